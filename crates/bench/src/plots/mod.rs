@@ -1,0 +1,282 @@
+//! The four figures, drawn from a report and from nothing else.
+
+mod canvas;
+mod dashboard;
+mod kv_cache;
+mod palette;
+mod panel;
+mod performance;
+mod tokens;
+
+use canvas::{Anchor, Canvas, Ink};
+use palette::{FUSED, INK, MUTED, NORMAL};
+use panel::{Bar, ChangeRow, Frame};
+
+use crate::arms::{ARMS, Arm};
+use crate::report::{ArmReport, Change, Figure, Report};
+
+/// A figure that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlotError {
+    /// A drawing call failed.
+    #[error("drawing a figure failed: {0}")]
+    Draw(String),
+    /// The SVG could not be turned into pixels.
+    #[error("turning a figure into PNG failed: {0}")]
+    Render(String),
+}
+
+/// One figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plot {
+    /// Token counts.
+    Tokens,
+    /// KV memory.
+    KvCache,
+    /// Time.
+    Performance,
+    /// All of it on one page.
+    Dashboard,
+}
+
+impl Plot {
+    /// All figures.
+    pub const ALL: [Self; 4] = [Self::Tokens, Self::KvCache, Self::Performance, Self::Dashboard];
+
+    /// Name of its file.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Tokens => "comprehensive_token_comparison.png",
+            Self::KvCache => "comprehensive_kv_cache_comparison.png",
+            Self::Performance => "comprehensive_performance_comparison.png",
+            Self::Dashboard => "comprehensive_comparison_dashboard.png",
+        }
+    }
+
+    /// The figure as SVG text; the same report gives the same text.
+    ///
+    /// # Errors
+    ///
+    /// If a drawing call fails.
+    pub fn svg(self, report: &Report) -> Result<String, PlotError> {
+        match self {
+            Self::Tokens => tokens::svg(report),
+            Self::KvCache => kv_cache::svg(report),
+            Self::Performance => performance::svg(report),
+            Self::Dashboard => dashboard::svg(report),
+        }
+    }
+
+    /// The figure as the bytes of a PNG file.
+    ///
+    /// # Errors
+    ///
+    /// If drawing or rendering fails.
+    pub fn png(self, report: &Report) -> Result<Vec<u8>, PlotError> {
+        canvas::png(&self.svg(report)?)
+    }
+}
+
+const PAGE: [u32; 2] = [2400, 1350];
+const MARGIN: f64 = 64.0;
+
+/// Draws title, subtitle and the key of a page and returns the frame for its panels.
+fn page(canvas: &mut Canvas<'_>, [width, height]: [u32; 2], title: &str, report: &Report) -> Frame {
+    let (width, height) = (f64::from(width), f64::from(height));
+    canvas.text(title, (MARGIN, 58.0), Anchor::Left, Ink::new(42.0, INK).bold());
+    canvas.text(
+        &workload_line(report),
+        (MARGIN, 106.0),
+        Anchor::Left,
+        Ink::new(22.0, MUTED),
+    );
+    let key = Ink::new(22.0, INK);
+    let mut x = MARGIN;
+    for (color, words) in [
+        (NORMAL, "Normal LLM: base tokenizer, static KV cache"),
+        (FUSED, "Fused LLM: patched tokenizer, virtual KV cache"),
+    ] {
+        canvas.rect((x, 137.0), (x + 24.0, 161.0), color);
+        canvas.text(words, (x + 36.0, 149.0), Anchor::Left, key);
+        x += 36.0 + canvas.text_width(words, key) + 56.0;
+    }
+    canvas.text(
+        "whiskers: 95% confidence interval",
+        (x, 149.0),
+        Anchor::Left,
+        Ink::new(22.0, MUTED),
+    );
+    Frame {
+        x: MARGIN,
+        y: 206.0,
+        w: width - 2.0 * MARGIN,
+        h: height - 206.0 - 40.0,
+    }
+}
+
+/// What was run, on which machine.
+fn workload_line(report: &Report) -> String {
+    let (work, shape) = (&report.inputs.workload, &report.inputs.model_shape);
+    let environment = &report.environment;
+    format!(
+        "{} texts, {} B prompt + {} B reply each, batches of {}, {} rounds interleaved  |  GPT-2 architecture, {} layers, \
+         width {}, vocabulary {}, context {}  |  {}, {} cores",
+        work.texts,
+        number(work.prompt_bytes as f64 / work.texts.max(1) as f64, 0),
+        number(work.reply_bytes as f64 / work.texts.max(1) as f64, 0),
+        work.batch,
+        work.rounds,
+        shape.n_layer,
+        shape.n_embd,
+        number(shape.vocab_size as f64, 0),
+        shape.n_positions,
+        environment.cpu,
+        environment.cores,
+    )
+}
+
+/// A number with `digits` decimals and thousands separated by commas.
+pub(crate) fn number(value: f64, digits: usize) -> String {
+    let text = format!("{:.digits$}", value.abs());
+    let (whole, rest) = text.find('.').map_or((text.as_str(), ""), |dot| text.split_at(dot));
+    let mut grouped = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    let zero = text.chars().all(|c| matches!(c, '0' | '.'));
+    format!("{}{grouped}{rest}", if value < 0.0 && !zero { "-" } else { "" })
+}
+
+/// A change in per cent with its sign.
+pub(crate) fn signed_percent(value: f64) -> String {
+    let text = number(value, 1);
+    if value > 0.0 && text != "0.0" {
+        format!("+{text}%")
+    } else {
+        format!("{text}%")
+    }
+}
+
+/// Bytes as MiB.
+fn mib(figure: &Figure) -> f64 {
+    figure.value / f64::from(1 << 20)
+}
+
+/// A full-colour bar without an interval.
+fn bar(label: impl Into<String>, value: f64, text: String, color: plotters::style::RGBColor) -> Bar {
+    Bar {
+        label: label.into(),
+        value,
+        solid: value,
+        text,
+        interval: None,
+        color,
+    }
+}
+
+/// The label of an arm: tokenizer + KV store, and its name if it has one.
+pub(crate) fn arm_label(arm: Arm) -> String {
+    match arm.name() {
+        "normal" => "Normal: base + static".to_owned(),
+        "fused" => "Fused: patched + virtual".to_owned(),
+        _ => format!("{} + {}", arm.tokenizer.word(), arm.kv_store.word()),
+    }
+}
+
+/// One bar for each arm.
+fn arm_bars(report: &Report, value: impl Fn(&ArmReport) -> (Figure, f64), digits: usize) -> Vec<Bar> {
+    ARMS.into_iter()
+        .map(|arm| {
+            let (figure, scale) = value(report.arm(arm.tokenizer, arm.kv_store));
+            let interval = figure.ci95.map(|i| crate::stats::Interval {
+                low: i.low * scale,
+                high: i.high * scale,
+            });
+            Bar {
+                interval,
+                ..bar(
+                    arm_label(arm),
+                    figure.value * scale,
+                    number(figure.value * scale, digits),
+                    palette::arm(arm),
+                )
+            }
+        })
+        .collect()
+}
+
+/// A row for a change, coloured by its verdict.
+fn change_row(label: impl Into<String>, change: &Change) -> ChangeRow {
+    let value = change.figure.value;
+    let text = change.figure.ci95.map_or_else(
+        || signed_percent(value),
+        |i| {
+            format!(
+                "{} [{}, {}]",
+                signed_percent(value),
+                number(i.low, 1),
+                number(i.high, 1)
+            )
+        },
+    );
+    ChangeRow {
+        label: label.into(),
+        value,
+        text,
+        interval: change.figure.ci95,
+        color: palette::verdict(change.verdict),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn every_figure_is_drawn_the_same_twice_and_holds_its_values() {
+        let report = sample::report();
+        for plot in Plot::ALL {
+            let svg = plot.svg(&report).expect("draws");
+            assert_eq!(
+                svg,
+                plot.svg(&report).expect("draws again"),
+                "{plot:?} is not deterministic"
+            );
+            assert!(
+                svg.contains("Normal LLM") && svg.contains("Fused LLM"),
+                "{plot:?} has no key"
+            );
+            assert!(
+                !svg.contains("NaN") && !svg.contains("inf"),
+                "{plot:?} shows a broken number"
+            );
+        }
+        let reduction = signed_percent(-report.improvements.token_reduction_percent);
+        assert!(Plot::Tokens.svg(&report).expect("draws").contains(&reduction[1..]));
+    }
+
+    #[test]
+    fn png_has_the_size_of_the_page() {
+        let png = Plot::Tokens.png(&sample::report()).expect("renders");
+        assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+        let at = |i: usize| u32::from_be_bytes(png[i..i + 4].try_into().expect("4 bytes"));
+        assert_eq!([at(16), at(20)], PAGE);
+        assert!(png.len() > 30_000, "{} bytes: an empty page", png.len());
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(number(1_234_567.0, 0), "1,234,567");
+        assert_eq!(number(-1_234.56, 1), "-1,234.6");
+        assert_eq!(number(999.0, 0), "999");
+        assert_eq!(number(-0.01, 1), "0.0");
+        assert_eq!(signed_percent(12.34), "+12.3%");
+        assert_eq!(signed_percent(-12.34), "-12.3%");
+        assert_eq!(signed_percent(0.01), "0.0%");
+    }
+}

@@ -1,0 +1,429 @@
+//! The kinds of panel the figures are made of: columns, rows, changes with their intervals, and
+//! lines.
+//!
+//! A panel starts its value axis at 0 (bars would lie otherwise), carries its value in figures
+//! beside each mark, and shows a 95% interval as a whisker wherever the report has one.
+
+use plotters::style::RGBColor;
+
+use super::canvas::{Anchor, Canvas, Ink};
+use super::palette::{AXIS, GRID, INK, MUTED, PAPER, STRIP};
+use crate::stats::Interval;
+
+const TITLE: Ink = Ink::new(27.0, INK).bold();
+const UNIT: Ink = Ink::new(21.0, MUTED);
+const TICK: Ink = Ink::new(19.0, MUTED);
+const LABEL: Ink = Ink::new(21.0, INK);
+const VALUE: Ink = Ink::new(22.0, INK).bold();
+/// Height of a panel's title and unit lines.
+const HEAD: f64 = 84.0;
+
+/// A rectangle on the canvas.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) w: f64,
+    pub(super) h: f64,
+}
+
+impl Frame {
+    /// The cell at `column`, `row` of a grid of equal cells that fills this frame with gaps
+    /// between.
+    pub(super) fn cell(self, [columns, rows]: [usize; 2], column: usize, row: usize, gap: f64) -> Self {
+        let share = |whole: f64, parts: usize| (whole - gap * (parts as f64 - 1.0)) / parts as f64;
+        let (w, h) = (share(self.w, columns), share(self.h, rows));
+        Self {
+            x: self.x + column as f64 * (w + gap),
+            y: self.y + row as f64 * (h + gap),
+            w,
+            h,
+        }
+    }
+
+    fn right(self) -> f64 {
+        self.x + self.w
+    }
+
+    fn bottom(self) -> f64 {
+        self.y + self.h
+    }
+}
+
+/// What stands above a panel.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) title: String,
+    pub(super) unit: String,
+}
+
+impl Head {
+    pub(super) fn new(title: impl Into<String>, unit: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            unit: unit.into(),
+        }
+    }
+
+    /// Draws title and unit and returns what is left of the frame.
+    fn draw(&self, canvas: &mut Canvas<'_>, frame: Frame) -> Frame {
+        canvas.text(&self.title, (frame.x, frame.y + 16.0), Anchor::Left, TITLE);
+        canvas.text(&self.unit, (frame.x, frame.y + 48.0), Anchor::Left, UNIT);
+        Frame {
+            y: frame.y + HEAD,
+            h: frame.h - HEAD,
+            ..frame
+        }
+    }
+}
+
+/// One bar.
+#[derive(Debug, Clone)]
+pub(super) struct Bar {
+    /// Under or beside the bar; lines are separated by `\n`.
+    pub(super) label: String,
+    /// Its length.
+    pub(super) value: f64,
+    /// The part of it that is drawn in full colour; the rest is drawn pale.
+    pub(super) solid: f64,
+    /// The figure written at its end.
+    pub(super) text: String,
+    pub(super) interval: Option<Interval>,
+    pub(super) color: RGBColor,
+}
+
+/// One change with its interval.
+#[derive(Debug, Clone)]
+pub(super) struct ChangeRow {
+    pub(super) label: String,
+    pub(super) value: f64,
+    pub(super) text: String,
+    pub(super) interval: Option<Interval>,
+    pub(super) color: RGBColor,
+}
+
+/// One line.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) label: String,
+    pub(super) points: Vec<(f64, f64)>,
+    pub(super) color: RGBColor,
+    pub(super) width: u32,
+}
+
+/// Round tick values from at or below `low` to at or above `high`, about `count` of them, steps of
+/// 1, 2 or 5.
+pub(super) fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
+    let (low, high) = if high - low > 0.0 && (high - low).is_finite() {
+        (low, high)
+    } else {
+        (0.0, 1.0)
+    };
+    let span = high - low;
+    let rough = span / count.max(1) as f64;
+    let decade = 10_f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .map(|m| m * decade)
+        .into_iter()
+        .find(|&s| s >= rough * 0.8);
+    let step = step.unwrap_or(10.0 * decade);
+    let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
+    (first..=last.max(first + 1)).map(|i| i as f64 * step).collect()
+}
+
+/// A tick value without trailing noise.
+fn tick_text(value: f64, step: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if step >= 1_000_000.0 {
+        return format!("{}M", super::number(value / 1e6, usize::from(step < 1e6)));
+    }
+    if step >= 1_000.0 {
+        return format!("{}k", super::number(value / 1e3, 0));
+    }
+    super::number(
+        value,
+        usize::from(step < 1.0) + usize::from(step < 0.1) + usize::from(step < 0.01),
+    )
+}
+
+/// A linear map from values to pixels.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    low: f64,
+    per_unit: f64,
+    origin: f64,
+}
+
+impl Scale {
+    fn new([low, high]: [f64; 2], [from, to]: [f64; 2]) -> Self {
+        Self {
+            low,
+            per_unit: (to - from) / (high - low),
+            origin: from,
+        }
+    }
+
+    fn at(self, value: f64) -> f64 {
+        self.origin + (value - self.low) * self.per_unit
+    }
+}
+
+fn pale(color: RGBColor) -> RGBColor {
+    let mix = |c: u8| (f64::from(c) * 0.45 + 255.0 * 0.55).round() as u8;
+    RGBColor(mix(color.0), mix(color.1), mix(color.2))
+}
+
+/// The largest thing a bar panel has to show.
+fn reach(bars: &[Bar]) -> f64 {
+    bars.iter()
+        .map(|bar| bar.interval.map_or(bar.value, |i| i.high.max(bar.value)))
+        .fold(0.0, f64::max)
+}
+
+/// The figure of a bar, on a patch of paper that keeps grid lines out of it.
+fn value(canvas: &mut Canvas<'_>, text: &str, at: (f64, f64), anchor: Anchor) {
+    let width = canvas.text_width(text, VALUE);
+    let left = if anchor == Anchor::Left {
+        at.0
+    } else {
+        at.0 - width / 2.0
+    };
+    canvas.rect((left - 4.0, at.1 - 12.0), (left + width + 4.0, at.1 + 12.0), PAPER);
+    canvas.text(text, at, anchor, VALUE);
+}
+
+/// Vertical bars.
+pub(super) fn columns(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, bars: &[Bar]) {
+    let body = head.draw(canvas, frame);
+    let label_lines = bars.iter().map(|bar| bar.label.lines().count()).max().unwrap_or(1);
+    let marks = ticks(0.0, reach(bars), 4);
+    let (top, step) = (marks[marks.len() - 1], marks[1] - marks[0]);
+    let plot = Frame {
+        x: body.x + 74.0,
+        y: body.y + 14.0,
+        w: body.w - 74.0,
+        h: body.h - 14.0 - 12.0 - 26.0 * label_lines as f64,
+    };
+    // Head room for the figure above the highest bar.
+    let scale = Scale::new([0.0, top], [plot.bottom(), plot.y + 26.0]);
+    for &mark in &marks {
+        let y = scale.at(mark);
+        canvas.line((plot.x, y), (plot.right(), y), if mark == 0.0 { AXIS } else { GRID }, 2);
+        canvas.text(&tick_text(mark, step), (plot.x - 12.0, y), Anchor::Right, TICK);
+    }
+    let slot = plot.w / bars.len().max(1) as f64;
+    let width = (slot * 0.56).min(150.0);
+    for (i, bar) in bars.iter().enumerate() {
+        let x = plot.x + slot * (i as f64 + 0.5);
+        let (left, right) = (x - width / 2.0, x + width / 2.0);
+        canvas.rect((left, scale.at(bar.value)), (right, plot.bottom()), pale(bar.color));
+        canvas.rect((left, scale.at(bar.solid)), (right, plot.bottom()), bar.color);
+        let mut label_y = scale.at(bar.value);
+        if let Some(interval) = bar.interval {
+            let (low, high) = (scale.at(interval.low), scale.at(interval.high));
+            canvas.line((x, low), (x, high), INK, 3);
+            for end in [low, high] {
+                canvas.line((x - 11.0, end), (x + 11.0, end), INK, 3);
+            }
+            label_y = label_y.min(high);
+        }
+        value(canvas, &bar.text, (x, label_y - 18.0), Anchor::Middle);
+        for (line, text) in bar.label.lines().enumerate() {
+            canvas.text(
+                text,
+                (x, plot.bottom() + 22.0 + 26.0 * line as f64),
+                Anchor::Middle,
+                LABEL,
+            );
+        }
+    }
+}
+
+/// Horizontal bars.
+pub(super) fn rows(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, bars: &[Bar]) {
+    let body = head.draw(canvas, frame);
+    let widest = |texts: &mut dyn Iterator<Item = &str>, ink: Ink| {
+        texts.map(|text| canvas.text_width(text, ink)).fold(0.0, f64::max)
+    };
+    let label_width = widest(&mut bars.iter().map(|bar| bar.label.as_str()), LABEL);
+    let value_width = widest(&mut bars.iter().map(|bar| bar.text.as_str()), VALUE);
+    let plot = Frame {
+        x: body.x + label_width + 18.0,
+        y: body.y,
+        w: body.w - label_width - 18.0 - value_width - 24.0,
+        h: body.h - 34.0,
+    };
+    let marks = ticks(0.0, reach(bars), 3);
+    let (top, step) = (marks[marks.len() - 1], marks[1] - marks[0]);
+    let scale = Scale::new([0.0, top], [plot.x, plot.right()]);
+    for &mark in &marks {
+        let x = scale.at(mark);
+        canvas.line(
+            (x, plot.y),
+            (x, plot.bottom()),
+            if mark == 0.0 { AXIS } else { GRID },
+            2,
+        );
+        canvas.text(&tick_text(mark, step), (x, plot.bottom() + 20.0), Anchor::Middle, TICK);
+    }
+    let slot = plot.h / bars.len().max(1) as f64;
+    let height = (slot * 0.62).min(46.0);
+    for (i, bar) in bars.iter().enumerate() {
+        let y = plot.y + slot * (i as f64 + 0.5);
+        let (up, down) = (y - height / 2.0, y + height / 2.0);
+        canvas.rect((plot.x, up), (scale.at(bar.value), down), pale(bar.color));
+        canvas.rect((plot.x, up), (scale.at(bar.solid), down), bar.color);
+        let mut end = scale.at(bar.value);
+        if let Some(interval) = bar.interval {
+            let (low, high) = (scale.at(interval.low), scale.at(interval.high));
+            canvas.line((low, y), (high, y), INK, 3);
+            for x in [low, high] {
+                canvas.line((x, y - 8.0), (x, y + 8.0), INK, 3);
+            }
+            end = end.max(high);
+        }
+        canvas.text(&bar.label, (plot.x - 14.0, y), Anchor::Right, LABEL);
+        value(canvas, &bar.text, (end + 12.0, y), Anchor::Left);
+    }
+}
+
+/// Changes in per cent around a line at 0.
+pub(super) fn changes(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, rows: &[ChangeRow]) {
+    let body = head.draw(canvas, frame);
+    let ends = |row: &ChangeRow| {
+        row.interval
+            .map_or([row.value; 2], |i| [i.low.min(row.value), i.high.max(row.value)])
+    };
+    let low = rows.iter().map(|row| ends(row)[0]).fold(0.0, f64::min);
+    let high = rows.iter().map(|row| ends(row)[1]).fold(0.0, f64::max);
+    let marks = ticks(low, high, 4);
+    let (first, last, step) = (marks[0], marks[marks.len() - 1], marks[1] - marks[0]);
+    let plot = Frame {
+        x: body.x + 8.0,
+        y: body.y,
+        w: body.w - 16.0,
+        h: body.h - 34.0,
+    };
+    // Marks keep clear of the ends of the strips.
+    let scale = Scale::new([first, last], [plot.x + 20.0, plot.right() - 20.0]);
+    let slot = plot.h / rows.len().max(1) as f64;
+    for (i, row) in rows.iter().enumerate() {
+        let middle = plot.y + slot * (i as f64 + 0.5);
+        let half = (slot / 2.0 - 22.0).clamp(9.0, 16.0);
+        let (words, y) = (middle - half - 2.0, middle + 15.0);
+        canvas.text(&row.label, (plot.x, words), Anchor::Left, LABEL);
+        canvas.text(&row.text, (plot.right(), words), Anchor::Right, VALUE);
+        canvas.rect((plot.x, y - half), (plot.right(), y + half), STRIP);
+        for &mark in &marks {
+            let (color, width) = if mark == 0.0 { (AXIS, 4) } else { (GRID, 2) };
+            canvas.line((scale.at(mark), y - half), (scale.at(mark), y + half), color, width);
+        }
+        let [low, high] = ends(row).map(|end| scale.at(end));
+        canvas.line((low, y), (high, y), row.color, 5);
+        for x in [low, high] {
+            canvas.line((x, y - 9.0), (x, y + 9.0), row.color, 4);
+        }
+        canvas.disc((scale.at(row.value), y), 9, row.color);
+    }
+    for &mark in &marks {
+        let text = if mark > 0.0 {
+            format!("+{}", tick_text(mark, step))
+        } else {
+            tick_text(mark, step)
+        };
+        canvas.text(&text, (scale.at(mark), plot.bottom() + 18.0), Anchor::Middle, TICK);
+    }
+}
+
+/// Lines over a horizontal axis, each named in a key above the plot.
+pub(super) fn lines(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, x_unit: &str, lines: &[Line]) {
+    let body = head.draw(canvas, frame);
+    let mut key_x = body.x;
+    for line in lines {
+        canvas.line(
+            (key_x, body.y + 2.0),
+            (key_x + 34.0, body.y + 2.0),
+            line.color,
+            line.width,
+        );
+        canvas.text(&line.label, (key_x + 44.0, body.y + 2.0), Anchor::Left, TICK);
+        key_x += 44.0 + canvas.text_width(&line.label, TICK) + 34.0;
+    }
+    let points = || lines.iter().flat_map(|line| line.points.iter().copied());
+    let max_x = points().map(|p| p.0).fold(0.0, f64::max);
+    let max_y = points().map(|p| p.1).fold(0.0, f64::max);
+    let (across, up) = (ticks(0.0, max_x, 5), ticks(0.0, max_y, 4));
+    let plot = Frame {
+        x: body.x + 74.0,
+        y: body.y + 32.0,
+        w: body.w - 74.0 - 20.0,
+        h: body.h - 32.0 - 62.0,
+    };
+    let horizontal = Scale::new([0.0, max_x.max(f64::MIN_POSITIVE)], [plot.x, plot.right()]);
+    let vertical = Scale::new([0.0, up[up.len() - 1]], [plot.bottom(), plot.y]);
+    for &mark in &up {
+        let y = vertical.at(mark);
+        canvas.line((plot.x, y), (plot.right(), y), if mark == 0.0 { AXIS } else { GRID }, 2);
+        canvas.text(&tick_text(mark, up[1] - up[0]), (plot.x - 12.0, y), Anchor::Right, TICK);
+    }
+    for &mark in across.iter().filter(|&&mark| mark <= max_x) {
+        let x = horizontal.at(mark);
+        canvas.line((x, plot.bottom()), (x, plot.bottom() + 7.0), AXIS, 2);
+        canvas.text(
+            &tick_text(mark, across[1] - across[0]),
+            (x, plot.bottom() + 24.0),
+            Anchor::Middle,
+            TICK,
+        );
+    }
+    canvas.text(x_unit, (plot.right(), plot.bottom() + 52.0), Anchor::Right, TICK);
+    for line in lines {
+        let points: Vec<_> = line
+            .points
+            .iter()
+            .map(|&(x, y)| (horizontal.at(x), vertical.at(y)))
+            .collect();
+        if points.len() > 1 {
+            canvas.path(&points, line.color, line.width);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_enclose_the_range() {
+        assert_eq!(ticks(0.0, 97.0, 4), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
+        assert_eq!(ticks(0.0, 8.0, 4), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(ticks(-12.0, 31.0, 3), [-20.0, 0.0, 20.0, 40.0]);
+        for (low, high) in [(0.0, 1e-9), (-1e12, 3.0), (0.0, f64::INFINITY), (0.0, f64::NAN)] {
+            let marks = ticks(low, high, 4);
+            assert!(marks.len() >= 2 && marks.len() < 30, "{low} {high}: {marks:?}");
+        }
+    }
+
+    #[test]
+    fn tick_texts() {
+        assert_eq!(tick_text(0.0, 5.0), "0");
+        assert_eq!(tick_text(250_000.0, 50_000.0), "250k");
+        assert_eq!(tick_text(0.25, 0.05), "0.25");
+        assert_eq!(tick_text(40.0, 20.0), "40");
+    }
+
+    #[test]
+    fn cells_tile_a_frame() {
+        let frame = Frame {
+            x: 10.0,
+            y: 20.0,
+            w: 320.0,
+            h: 210.0,
+        };
+        let last = frame.cell([3, 2], 2, 1, 10.0);
+        assert_eq!((last.right(), last.bottom()), (frame.right(), frame.bottom()));
+        assert_eq!((last.w, last.h), (100.0, 100.0));
+    }
+}

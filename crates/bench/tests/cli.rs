@@ -1,0 +1,221 @@
+//! The program as a user meets it: its exit status, what it prints, what it writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fused_model::{Gpt2Config, Params, SaveAs};
+use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
+use tempfile::TempDir;
+
+const REPORT: &str = "comprehensive_benchmark_results.json";
+
+/// A small model, a tokenizer patched for a small corpus, and that corpus, in a temporary folder.
+struct Files {
+    root: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self {
+            root: tempfile::tempdir().expect("a temporary folder"),
+        };
+        let tokenizer_json = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/base/tokenizer.json");
+        let base = PatchTokenizer::from_file(tokenizer_json).expect("the demonstration's tokenizer");
+        let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 2, 2);
+        config.eos_token_id = base.eos_id();
+        let model = Params::random(config, 1);
+        model.save(&files.path("model"), SaveAs::F32).expect("saves");
+        fs::copy(tokenizer_json, files.path("model/tokenizer.json")).expect("copies");
+        let page = |page: usize| -> String {
+            let word = |i: usize| ["select", "from", "where", "the table", "is locked"][i * (page + 7) % 5];
+            (0..150).map(|i| format!("{} {}. ", word(i), word(i / 5))).collect()
+        };
+        let pages: Vec<String> = (0..12).map(page).collect();
+        fs::write(files.path("heldout.txt"), pages[..4].join("\n")).expect("writes");
+        let patched = VocabBuilder::new(base)
+            .swaps(20)
+            .build(Corpus::from_texts(pages))
+            .expect("builds");
+        patched.tokenizer.save(files.path("patched")).expect("saves");
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The program on these files, a small workload, and more arguments; `{}` stands for the
+    /// folder.
+    fn command(&self, more: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        let root = self.root.path().display().to_string();
+        let small = "--texts 3 --batch 2 --rounds 2 --out {}/out";
+        let own = "--model {}/model --tokenizer {}/patched --corpus {}/heldout.txt";
+        // Later options win over earlier ones only where clap is told so; here each stands once.
+        let named = |option: &str| more.split_whitespace().any(|word| word == option);
+        for pair in [small, own].join(" ").split(' ').collect::<Vec<_>>().chunks(2) {
+            if !named(pair[0]) {
+                command.args([pair[0], &pair[1].replace("{}", &root)]);
+            }
+        }
+        command.args(more.split_whitespace().map(|word| word.replace("{}", &root)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, more: &str) -> Output {
+        self.command(more).output().expect("runs")
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_on_own_files_writes_the_report_and_the_figures() {
+    let files = Files::new();
+    let output = files.run("--json --seed 5");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    assert_eq!(
+        names(&files.path("out")),
+        [
+            REPORT,
+            "comprehensive_comparison_dashboard.png",
+            "comprehensive_kv_cache_comparison.png",
+            "comprehensive_performance_comparison.png",
+            "comprehensive_token_comparison.png",
+        ]
+    );
+    let written = fs::read(files.path("out").join(REPORT)).expect("reads");
+    assert_eq!(output.stdout, written, "standard output is the report");
+    let report: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
+    assert_eq!(report["schema"], "fused-bench.report.v1");
+    assert_eq!(report["inputs"]["mode"], "own");
+    assert_eq!(report["inputs"]["fused_model_origin"], "adapted on the fly, not tuned");
+    assert_eq!(report["inputs"]["workload"]["texts"], 3);
+    assert_eq!(report["environment"]["seed"], 5);
+    let [base, patched] = [0, 1].map(|i| &report["tokenization"]["tokenizers"][i]);
+    for tokenizer in [base, patched] {
+        assert_eq!(tokenizer["same_ids_as_hugging_face"], true, "{tokenizer}");
+        assert_eq!(tokenizer["lossless"], true, "{tokenizer}");
+    }
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    for arm in report["arms"].as_array().expect("arms") {
+        let kv = &arm["kv_cache"];
+        let at = |name: &str| number(&kv[name]["value"]);
+        assert!(
+            at("used_at_peak") > 0.0 && at("used_at_peak") <= at("physical_at_peak"),
+            "{kv}"
+        );
+        // The kernel's count and the formula agree to the page.
+        assert_eq!(at("physical_at_peak"), at("estimated_at_peak"), "{} {kv}", arm["name"]);
+        assert!(number(&arm["performance"]["reply_bytes_per_second"]["value"]) > 0.0);
+    }
+    assert!(number(&report["improvements"]["kv_cache_reduction_percent"]) > 0.0);
+    assert!(number(&report["improvements"]["token_reduction_percent"]) > 0.0);
+}
+
+#[test]
+fn wrong_use_is_named_and_writes_nothing() {
+    let files = Files::new();
+    fs::write(files.path("empty.txt"), "").expect("writes");
+    fs::write(files.path("latin1.txt"), b"caf\xe9 au lait").expect("writes");
+    fs::write(files.path("short.txt"), "short").expect("writes");
+    fs::write(files.path("a-file"), "mine").expect("writes");
+    fs::create_dir(files.path("no-model")).expect("makes");
+    let cases = [
+        ("--model {}/no-model", "no-model/config.json"),
+        ("--model {}/missing", "missing/config.json"),
+        ("--tokenizer {}/missing", "missing/tokenizer.json"),
+        ("--tokenizer {}/model", "is not patched"),
+        ("--corpus {}/missing.txt", "missing.txt"),
+        ("--corpus {}/empty.txt", "empty.txt is empty"),
+        ("--corpus {}/latin1.txt", "not UTF-8 at byte 3"),
+        ("--corpus {}/short.txt", "longest page has 5 bytes"),
+        ("--fused-model {}/missing", "missing/config.json"),
+        ("--out {}/a-file", "a-file: is not a folder"),
+    ];
+    let before = names(files.root.path());
+    for (arguments, message) in cases {
+        let output = files.run(arguments);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {talk}");
+        assert!(
+            talk.starts_with("bench: ") && talk.contains(message),
+            "{arguments}: {talk}"
+        );
+        assert!(output.stdout.is_empty(), "{arguments}");
+        assert_eq!(names(files.root.path()), before, "{arguments} left something");
+    }
+    assert_eq!(fs::read_to_string(files.path("a-file")).expect("reads"), "mine");
+}
+
+#[test]
+fn a_budget_that_no_text_fits_in_is_refused_with_the_need() {
+    // 512 row runs of at least a frame each: two MiB for the shortest text.
+    let files = Files::new();
+    let base = PatchTokenizer::load(files.path("model")).expect("loads");
+    let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 256, 2);
+    config.eos_token_id = base.eos_id();
+    let deep = Params::random(config, 1);
+    deep.save(&files.path("model"), SaveAs::F32).expect("saves");
+    let output = files.run("--kv-budget 1");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert!(
+        talk.contains("--kv-budget 1 gives 1048576 bytes, but one text of"),
+        "{talk}"
+    );
+    assert!(!files.path("out").exists());
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let files = Files::new();
+    for arguments in ["--texts 0", "--rounds x", "--no-such-option", "--demo {}"] {
+        let output = files.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_signal_ends_the_run_and_leaves_nothing() {
+    let files = Files::new();
+    fs::create_dir(files.path("out")).expect("makes");
+    let mut child = files
+        .command("--rounds 1000000")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    // Signals are caught before the output folder is prepared.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while names(&files.path("out")).is_empty() {
+        assert!(Instant::now() < deadline, "the run did not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    while child.try_wait().expect("waits").is_none() {
+        assert!(Instant::now() < deadline, "the run did not stop");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().expect("waits");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert!(talk.contains("interrupted; nothing was written"), "{talk}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(names(&files.path("out")), Vec::<String>::new());
+}

@@ -1,0 +1,45 @@
+//! What can go wrong between a model directory and its output.
+
+use std::path::PathBuf;
+
+/// Errors of loading, running, adapting and tuning a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `config.json` is not one this crate can run.
+    #[error("{path}: {why}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The weight file is damaged or lacks something.
+    #[error("{path}: {why}", path = path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A request the model cannot serve: too long, empty, or with an id outside the vocabulary.
+    #[error("{0}")]
+    Request(String),
+    /// The tokenizer and the model do not belong together.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The KV store refused.
+    #[error(transparent)]
+    Kv(#[from] crate::kv::KvError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,263 @@
+//! Causal self-attention over whole sequences, forward and backward, in blocks of query rows.
+//!
+//! Scores are never kept: the forward pass stores one log-sum-exp per row and the backward pass makes the
+//! probabilities again from it (FlashAttention, Dao et al. 2022, section 3.1, without the key blocking,
+//! since a row of scores fits the cache here).
+
+use super::exp::exp;
+use super::matmul::{Into, Mat, matmul};
+use super::simd::{LANES, max, reduce2, simd_fn};
+
+/// Query rows handled at once.
+const BLOCK: usize = 128;
+
+/// Shape of one sequence: `tokens` T, `heads` H of width D; `qkv` rows are `[q | k | v]`, each H*D wide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) tokens: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
+}
+
+impl Shape {
+    fn width(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn part<'a>(self, qkv: &'a [f32], part: usize, head: usize, rows: std::ops::Range<usize>) -> Mat<'a> {
+        let stride = 3 * self.width();
+        let start = rows.start * stride + part * self.width() + head * self.head_dim;
+        Mat::strided(&qkv[start..], rows.len(), self.head_dim, stride)
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+}
+
+simd_fn! {
+    /// Row `i` of `scores` (rows `stride` wide) sees keys `0..=first+i`: softmax in place, zeros behind,
+    /// log-sum-exp to `lse[i]`.
+    fn causal_softmax(scores: &mut [f32], stride: usize, first: usize, lse: &mut [f32]) {
+        for (i, (row, lse)) in scores.chunks_exact_mut(stride).zip(lse).enumerate() {
+            let (seen, hidden) = row.split_at_mut(first + i + 1);
+            let top = max(seen);
+            for score in seen.iter_mut() {
+                *score = exp(*score - top);
+            }
+            let sum = reduce2(seen, seen, |p, _| p);
+            *lse = top + sum.ln();
+            let scale = 1.0 / sum;
+            seen.iter_mut().for_each(|p| *p *= scale);
+            hidden.fill(0.0);
+        }
+    }
+
+    /// Scores to probabilities from the stored log-sum-exp; hidden keys get zero.
+    fn causal_probabilities(scores: &mut [f32], stride: usize, first: usize, lse: &[f32]) {
+        for (i, (row, &lse)) in scores.chunks_exact_mut(stride).zip(lse).enumerate() {
+            let (seen, hidden) = row.split_at_mut(first + i + 1);
+            seen.iter_mut().for_each(|score| *score = exp(*score - lse));
+            hidden.fill(0.0);
+        }
+    }
+
+    /// `dscores = p * (dp - delta)`, in place of `dp`; `delta[i]` is the dot product of output and its gradient.
+    fn softmax_backward(dp: &mut [f32], p: &[f32], stride: usize, delta: &[f32]) {
+        for ((dp, p), &delta) in dp.chunks_exact_mut(stride).zip(p.chunks_exact(stride)).zip(delta) {
+            dp.iter_mut().zip(p).for_each(|(dp, &p)| *dp = p * (*dp - delta));
+        }
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        reduce2(a, b, |a, b| a * b)
+    }
+}
+
+/// Scratch of both passes, reused over heads and layers.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    p: Vec<f32>,
+    dp: Vec<f32>,
+}
+
+/// One head, one block of query rows at positions `first..`: `out` rows are `stride` apart, `p` is scratch for
+/// `(rows, keys)` scores, where `keys` reaches to the last row's own position.
+#[allow(clippy::too_many_arguments)] // three matrices, their result, and where they meet
+fn attend(
+    out: &mut [f32],
+    stride: usize,
+    lse: &mut [f32],
+    q: Mat<'_>,
+    k: Mat<'_>,
+    v: Mat<'_>,
+    first: usize,
+    p: &mut [f32],
+) {
+    let keys = k.rows();
+    let p = &mut p[..q.rows() * keys];
+    matmul(p, keys, Into::Set, q, k.t(), 1.0 / (q.cols() as f32).sqrt());
+    causal_softmax(p, keys, first, lse);
+    matmul(out, stride, Into::Set, Mat::new(p, q.rows(), keys), v, 1.0);
+}
+
+/// New tokens of one sequence over its stored rows: `q (N, HD)` at positions `len-N..len`, `k` and `v` `(len, HD)`
+/// contiguous, `out (N, HD)`.
+pub(crate) fn prefill(
+    out: &mut [f32],
+    q: &[f32],
+    q_stride: usize,
+    k: &[f32],
+    v: &[f32],
+    heads: usize,
+    head_dim: usize,
+) {
+    let width = heads * head_dim;
+    let (rows, len) = (out.len() / width, k.len() / width);
+    let mut p = vec![0.0; BLOCK.min(rows) * len];
+    let mut lse = [0.0; BLOCK];
+    for head in 0..heads {
+        let column = head * head_dim;
+        for first in (0..rows).step_by(BLOCK) {
+            let rows = BLOCK.min(rows - first);
+            let position = len - out.len() / width + first;
+            let keys = position + rows;
+            let q = Mat::strided(&q[first * q_stride + column..], rows, head_dim, q_stride);
+            let k = Mat::strided(&k[column..], keys, head_dim, width);
+            let v = Mat::strided(&v[column..], keys, head_dim, width);
+            attend(
+                &mut out[first * width + column..],
+                width,
+                &mut lse[..rows],
+                q,
+                k,
+                v,
+                position,
+                &mut p,
+            );
+        }
+    }
+}
+
+simd_fn! {
+    /// Scores of one query over a run of K rows, tokens outermost so that memory is read in order: adds to `scores`
+    /// `(heads, len)` the columns from `first` on. `q` and each row of `k` are `(heads, head_dim)`.
+    pub(crate) fn decode_scores(scores: &mut [f32], len: usize, first: usize, q: &[f32], k: &[f32], head_dim: usize) {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        for (token, row) in k.chunks_exact(q.len()).enumerate() {
+            for (head, (q, k)) in q.chunks_exact(head_dim).zip(row.chunks_exact(head_dim)).enumerate() {
+                scores[head * len + first + token] = reduce2(q, k, |q, k| q * k) * scale;
+            }
+        }
+    }
+
+    /// Softmax of each row of `scores (heads, len)`, in place.
+    pub(crate) fn decode_softmax(scores: &mut [f32], len: usize) {
+        for row in scores.chunks_exact_mut(len) {
+            let top = max(row);
+            row.iter_mut().for_each(|score| *score = exp(*score - top));
+            let scale = 1.0 / reduce2(row, row, |p, _| p);
+            row.iter_mut().for_each(|p| *p *= scale);
+        }
+    }
+
+    /// Adds to `out (heads, head_dim)` a run of V rows weighted by the columns of `p (heads, len)` from `first` on.
+    pub(crate) fn decode_values(out: &mut [f32], p: &[f32], len: usize, first: usize, v: &[f32], head_dim: usize) {
+        for (token, row) in v.chunks_exact(out.len()).enumerate() {
+            for (head, (out, v)) in out.chunks_exact_mut(head_dim).zip(row.chunks_exact(head_dim)).enumerate() {
+                let weight = p[head * len + first + token];
+                out.iter_mut().zip(v).for_each(|(out, &v)| *out += weight * v);
+            }
+        }
+    }
+}
+
+/// `qkv (T, 3HD)` gives `out (T, HD)` and `lse (H, T)`.
+pub(crate) fn forward(shape: Shape, out: &mut [f32], lse: &mut [f32], qkv: &[f32], scratch: &mut Scratch) {
+    let Shape {
+        tokens,
+        heads,
+        head_dim,
+    } = shape;
+    scratch.p.resize(BLOCK.min(tokens) * tokens, 0.0);
+    for head in 0..heads {
+        for first in (0..tokens).step_by(BLOCK) {
+            let end = tokens.min(first + BLOCK);
+            let lse = &mut lse[head * tokens + first..head * tokens + end];
+            let out = &mut out[first * shape.width() + head * head_dim..];
+            let part = |part, rows| shape.part(qkv, part, head, rows);
+            attend(
+                out,
+                shape.width(),
+                lse,
+                part(0, first..end),
+                part(1, 0..end),
+                part(2, 0..end),
+                first,
+                &mut scratch.p,
+            );
+        }
+    }
+}
+
+/// Gradient of [`forward`]: overwrites `dqkv (T, 3HD)` from `dout (T, HD)`.
+pub(crate) fn backward(
+    shape: Shape,
+    dqkv: &mut [f32],
+    dout: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    qkv: &[f32],
+    scratch: &mut Scratch,
+) {
+    let Shape {
+        tokens,
+        heads,
+        head_dim,
+    } = shape;
+    let (width, stride) = (shape.width(), 3 * shape.width());
+    scratch.p.resize(BLOCK.min(tokens) * tokens, 0.0);
+    scratch.dp.resize(BLOCK.min(tokens) * tokens, 0.0);
+    dqkv.fill(0.0);
+    let mut delta = [0.0f32; BLOCK];
+    for head in 0..heads {
+        let column = head * head_dim;
+        for first in (0..tokens).step_by(BLOCK) {
+            let end = tokens.min(first + BLOCK);
+            let rows = end - first;
+            let (p, dp) = (&mut scratch.p[..rows * end], &mut scratch.dp[..rows * end]);
+            for (i, delta) in delta[..rows].iter_mut().enumerate() {
+                let at = (first + i) * width + column;
+                *delta = dot(&out[at..at + head_dim], &dout[at..at + head_dim]);
+            }
+            let q = shape.part(qkv, 0, head, first..end);
+            let k = shape.part(qkv, 1, head, 0..end);
+            let v = shape.part(qkv, 2, head, 0..end);
+            let dout = Mat::strided(&dout[first * width + column..], rows, head_dim, width);
+            matmul(p, end, Into::Set, q, k.t(), shape.scale());
+            causal_probabilities(p, end, first, &lse[head * tokens + first..head * tokens + end]);
+            matmul(dp, end, Into::Set, dout, v.t(), 1.0);
+            matmul(
+                &mut dqkv[2 * width + column..],
+                stride,
+                Into::Add,
+                Mat::new(p, rows, end).t(),
+                dout,
+                1.0,
+            );
+            softmax_backward(dp, p, end, &delta[..rows]);
+            let ds = Mat::new(dp, rows, end);
+            matmul(
+                &mut dqkv[first * stride + column..],
+                stride,
+                Into::Set,
+                ds,
+                k,
+                shape.scale(),
+            );
+            matmul(&mut dqkv[width + column..], stride, Into::Add, ds.t(), q, shape.scale());
+        }
+    }
+}
+
+const _: () = assert!(BLOCK.is_multiple_of(LANES));

@@ -1,0 +1,117 @@
+//! One body, several instruction sets.
+#![allow(unsafe_code)] // calling a function compiled for a wider instruction set, after detecting it
+
+/// Declares functions whose body is compiled three times (AVX-512, AVX2, baseline) and dispatched at
+/// run time. The body must be a loop over slices that vectorises by itself: no intrinsics.
+macro_rules! simd_fn {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        #[allow(unsafe_code, clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                match $crate::kernels::simd::Level::get() {
+                    // SAFETY: `Level::get` returns a level only after detecting every feature of it.
+                    $crate::kernels::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernels::simd::Level::Baseline => {}
+                }
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+pub(crate) use simd_fn;
+
+/// The widest instruction set in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg(target_arch = "x86_64")]
+pub(crate) enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Level {
+    /// Detects the level; the standard library caches the answer, so this is a few loads.
+    #[inline]
+    pub(crate) fn get() -> Self {
+        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+            Self::Baseline
+        } else if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            Self::Avx512
+        } else {
+            Self::Avx2
+        }
+    }
+}
+
+/// Independent partial sums of a reduction: wide enough for one AVX-512 register.
+pub(crate) const LANES: usize = 16;
+
+/// Sum of `f(a[i], b[i])` in [`LANES`] interleaved partial sums, so that the order of additions, and
+/// with it the result, is the same on every machine.
+#[inline(always)]
+pub(crate) fn reduce2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a_body, a_tail) = a.as_chunks::<LANES>();
+    let (b_body, b_tail) = b.as_chunks::<LANES>();
+    for (x, y) in a_body.iter().zip(b_body) {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane], y[lane]);
+        }
+    }
+    for (lane, (&x, &y)) in lanes.iter_mut().zip(a_tail.iter().zip(b_tail)) {
+        *lane += f(x, y);
+    }
+    sum_lanes(lanes)
+}
+
+/// Sum of the lanes, by halves.
+#[inline(always)]
+pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Largest element, or negative infinity of an empty slice.
+#[inline(always)]
+pub(crate) fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (body, tail) = values.as_chunks::<LANES>();
+    for chunk in body {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] {
+                chunk[lane]
+            } else {
+                lanes[lane]
+            };
+        }
+    }
+    lanes
+        .iter()
+        .chain(tail)
+        .fold(f32::NEG_INFINITY, |best, &x| if x > best { x } else { best })
+}

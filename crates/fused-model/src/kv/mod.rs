@@ -1,0 +1,310 @@
+//! Where keys and values live: one trait and three stores with the same rows in different memory.
+//!
+//! | store | memory of a sequence | physical memory |
+//! |---|---|---|
+//! | [`StaticKv`] | its whole maximum length | all of it, from the start |
+//! | [`PagedKv`] | blocks of 16 tokens through a block table | blocks ever used at once |
+//! | [`VirtualKv`] | contiguous addresses, mapped as it grows | frames its rows touch, now |
+//!
+//! All three live in memory files of the operating system, so [`KvMemory::physical_bytes`] is counted in the same way
+//! for each: by the kernel, not by a formula.
+
+mod paged;
+mod r#static;
+mod virt;
+
+pub use paged::PagedKv;
+pub use r#static::StaticKv;
+pub use virt::VirtualKv;
+
+/// Shape of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvGeometry {
+    /// Layers, each with K and V rows.
+    pub layers: usize,
+    /// Floats in one K row (heads * head width); V the same.
+    pub row_floats: usize,
+    /// Longest sequence in tokens.
+    pub max_tokens: usize,
+    /// Most sequences at once.
+    pub max_sequences: usize,
+}
+
+impl KvGeometry {
+    /// Bytes of K and V of one token over all layers, in `f32`.
+    pub fn token_bytes(&self) -> usize {
+        2 * self.layers * self.row_floats * size_of::<f32>()
+    }
+}
+
+/// A sequence in a store; valid from `open` to `free` on the store that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KvId {
+    slot: usize,
+    generation: u64,
+}
+
+/// Memory of a store at one moment, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct KvMemory {
+    /// Addresses set aside.
+    pub reserved_bytes: usize,
+    /// Memory behind them, counted by the operating system.
+    pub physical_bytes: usize,
+    /// Bytes of rows that live sequences have written or may write now: length times row.
+    pub used_bytes: usize,
+}
+
+/// Errors of a KV store. The store is as it was before the call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KvError {
+    /// All places for sequences are taken.
+    #[error("all {limit} sequences of the KV store are in use; finish one or make the store for more")]
+    NoSlot {
+        /// Sequences the store was made for.
+        limit: usize,
+    },
+    /// The memory budget is used up.
+    #[error(
+        "the KV store lacks memory: {need} bytes are needed and {free} of {budget} are free; raise the budget or run fewer or shorter sequences"
+    )]
+    NeedMemory {
+        /// Bytes this call asks for beyond what is mapped.
+        need: usize,
+        /// Bytes left.
+        free: usize,
+        /// The whole budget.
+        budget: usize,
+    },
+    /// A sequence outgrew the store.
+    #[error("a sequence of {tokens} tokens; the KV store holds at most {limit} a sequence")]
+    TooLong {
+        /// Length asked for.
+        tokens: usize,
+        /// Longest length.
+        limit: usize,
+    },
+    /// The id was freed, or belongs to another store.
+    #[error("no such sequence in this KV store: it was freed, or it belongs to another store")]
+    NotOpen,
+    /// A layer or a range of rows outside the sequence.
+    #[error("rows {start}..{end} of layer {layer} are outside a sequence of {len} tokens and {layers} layers")]
+    OutOfRange {
+        /// Layer asked for.
+        layer: usize,
+        /// First row.
+        start: usize,
+        /// Row behind the last.
+        end: usize,
+        /// Length of the sequence.
+        len: usize,
+        /// Layers of the store.
+        layers: usize,
+    },
+    /// The allocator refused for another reason.
+    #[error(transparent)]
+    Allocator(#[from] vattn::Error),
+    /// The operating system gave no memory.
+    #[error(transparent)]
+    System(#[from] vattn::BackendError),
+}
+
+/// K or V rows of one layer of a sequence, in token order.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// One run of memory.
+    Contiguous(&'a [f32]),
+    /// Equal blocks scattered over one memory.
+    Blocks {
+        /// The memory all blocks live in.
+        arena: &'a [f32],
+        /// Block numbers of the sequence.
+        table: &'a [usize],
+        /// Floats from one block number to the next.
+        stride: usize,
+        /// Floats from a block's start to this layer's rows.
+        offset: usize,
+        /// Floats of rows in a full block.
+        block: usize,
+        /// Floats of rows in all.
+        len: usize,
+    },
+}
+
+impl<'a> Rows<'a> {
+    /// The runs of contiguous memory, in token order.
+    pub fn runs(self) -> impl Iterator<Item = &'a [f32]> {
+        let (whole, parts) = match self {
+            Self::Contiguous(rows) => (Some(rows), None),
+            Self::Blocks {
+                arena,
+                table,
+                stride,
+                offset,
+                block,
+                len,
+            } => {
+                let run = move |(index, &number): (usize, &usize)| {
+                    let start = number * stride + offset;
+                    &arena[start..start + block.min(len - index * block)]
+                };
+                (None, Some(table[..len.div_ceil(block)].iter().enumerate().map(run)))
+            }
+        };
+        whole.into_iter().chain(parts.into_iter().flatten())
+    }
+
+    /// Floats in all runs.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Contiguous(rows) => rows.len(),
+            Self::Blocks { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A store of K and V rows for many sequences.
+pub trait KvStore: std::fmt::Debug + Send + Sync {
+    /// What kind of store it is, for reports.
+    fn name(&self) -> &'static str;
+
+    /// Its shape.
+    fn geometry(&self) -> &KvGeometry;
+
+    /// Starts an empty sequence.
+    ///
+    /// # Errors
+    /// [`KvError::NoSlot`].
+    fn open(&mut self) -> Result<KvId, KvError>;
+
+    /// Tokens in a sequence.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`].
+    fn len(&self, id: KvId) -> Result<usize, KvError>;
+
+    /// Makes each sequence long enough for the given number of tokens; all of them or none.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`], [`KvError::TooLong`], [`KvError::NeedMemory`].
+    fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError>;
+
+    /// Writes rows `start..` of one layer: `k` and `v` are `(tokens, row_floats)`.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`], [`KvError::OutOfRange`].
+    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError>;
+
+    /// The K and V rows of one layer, `(len, row_floats)` each.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`], [`KvError::OutOfRange`].
+    fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError>;
+
+    /// Ends a sequence; its memory is free for others.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`].
+    fn free(&mut self, id: KvId) -> Result<(), KvError>;
+
+    /// Memory now. Costs one system call.
+    fn memory(&self) -> KvMemory;
+}
+
+/// Open sequences and what a store knows of each.
+#[derive(Debug)]
+struct Slots<T> {
+    slots: Vec<Option<(u64, T)>>,
+    opened: u64,
+}
+
+impl<T> Slots<T> {
+    fn new(max_sequences: usize) -> Self {
+        Self {
+            slots: (0..max_sequences).map(|_| None).collect(),
+            opened: 0,
+        }
+    }
+
+    /// The lowest free slot, so that the memory behind low slots is used first.
+    fn open(&mut self, make: impl FnOnce(usize) -> Result<T, KvError>) -> Result<KvId, KvError> {
+        let limit = self.slots.len();
+        let slot = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .ok_or(KvError::NoSlot { limit })?;
+        let value = make(slot)?;
+        self.opened += 1;
+        self.slots[slot] = Some((self.opened, value));
+        Ok(KvId {
+            slot,
+            generation: self.opened,
+        })
+    }
+
+    fn get(&self, id: KvId) -> Result<&T, KvError> {
+        match self.slots.get(id.slot) {
+            Some(Some((generation, value))) if *generation == id.generation => Ok(value),
+            _ => Err(KvError::NotOpen),
+        }
+    }
+
+    fn get_mut(&mut self, id: KvId) -> Result<&mut T, KvError> {
+        match self.slots.get_mut(id.slot) {
+            Some(Some((generation, value))) if *generation == id.generation => Ok(value),
+            _ => Err(KvError::NotOpen),
+        }
+    }
+
+    fn close(&mut self, id: KvId) -> Result<T, KvError> {
+        self.get(id)?;
+        self.slots[id.slot]
+            .take()
+            .map(|(_, value)| value)
+            .ok_or(KvError::NotOpen)
+    }
+
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flatten().map(|(_, value)| value)
+    }
+}
+
+/// Refuses rows outside a sequence of `len` tokens.
+fn check_rows(
+    geometry: &KvGeometry,
+    layer: usize,
+    start: usize,
+    k: &[f32],
+    v: &[f32],
+    len: usize,
+) -> Result<(), KvError> {
+    let end = start + k.len().max(v.len()) / geometry.row_floats;
+    if k.len() != v.len() || layer >= geometry.layers || end > len || !k.len().is_multiple_of(geometry.row_floats) {
+        return Err(KvError::OutOfRange {
+            layer,
+            start,
+            end,
+            len,
+            layers: geometry.layers,
+        });
+    }
+    Ok(())
+}
+
+/// Refuses a length above the store's.
+fn check_length(geometry: &KvGeometry, tokens: usize) -> Result<(), KvError> {
+    if tokens > geometry.max_tokens {
+        return Err(KvError::TooLong {
+            tokens,
+            limit: geometry.max_tokens,
+        });
+    }
+    Ok(())
+}

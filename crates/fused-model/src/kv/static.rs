@@ -1,0 +1,99 @@
+//! The whole maximum length of every sequence, set aside and backed from the start.
+
+use vattn::host::Arena;
+
+use super::{KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
+
+/// Rows laid out as `(sequence, layer, K|V, max_tokens, row)` in one memory that is physical from the start: what a
+/// framework's static cache costs.
+#[derive(Debug)]
+pub struct StaticKv {
+    geometry: KvGeometry,
+    arena: Arena,
+    lengths: Slots<usize>,
+}
+
+impl StaticKv {
+    /// Takes all memory the store can ever need.
+    ///
+    /// # Errors
+    /// [`KvError::System`] when the memory cannot be had.
+    pub fn new(geometry: &KvGeometry) -> Result<Self, KvError> {
+        let bytes = geometry.max_sequences * geometry.max_tokens * geometry.token_bytes();
+        let mut arena = Arena::new(bytes)?;
+        arena.populate()?;
+        Ok(Self {
+            geometry: *geometry,
+            arena,
+            lengths: Slots::new(geometry.max_sequences),
+        })
+    }
+
+    /// First float of the K (0) or V (1) rows of a layer.
+    fn start(&self, id: KvId, layer: usize, part: usize) -> usize {
+        ((id.slot * self.geometry.layers + layer) * 2 + part) * self.geometry.max_tokens * self.geometry.row_floats
+    }
+}
+
+impl KvStore for StaticKv {
+    fn name(&self) -> &'static str {
+        "static"
+    }
+
+    fn geometry(&self) -> &KvGeometry {
+        &self.geometry
+    }
+
+    fn open(&mut self) -> Result<KvId, KvError> {
+        self.lengths.open(|_| Ok(0))
+    }
+
+    fn len(&self, id: KvId) -> Result<usize, KvError> {
+        self.lengths.get(id).copied()
+    }
+
+    fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError> {
+        for &(id, tokens) in lengths {
+            self.lengths.get(id)?;
+            check_length(&self.geometry, tokens)?;
+        }
+        for &(id, tokens) in lengths {
+            let len = self.lengths.get_mut(id)?;
+            *len = tokens.max(*len);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError> {
+        check_rows(&self.geometry, layer, start, k, v, self.len(id)?)?;
+        for (part, values) in [k, v].into_iter().enumerate() {
+            let first = self.start(id, layer, part) + start * self.geometry.row_floats;
+            let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
+            floats[first..first + values.len()].copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
+        let len = self.len(id)?;
+        check_rows(&self.geometry, layer, 0, &[], &[], len)?;
+        let floats: &[f32] = bytemuck::cast_slice(self.arena.as_slice());
+        let rows = |part| {
+            let first = self.start(id, layer, part);
+            Rows::Contiguous(&floats[first..first + len * self.geometry.row_floats])
+        };
+        Ok((rows(0), rows(1)))
+    }
+
+    fn free(&mut self, id: KvId) -> Result<(), KvError> {
+        self.lengths.close(id).map(drop)
+    }
+
+    fn memory(&self) -> KvMemory {
+        KvMemory {
+            reserved_bytes: self.arena.len(),
+            physical_bytes: self.arena.physical_bytes(),
+            used_bytes: self.lengths.values().sum::<usize>() * self.geometry.token_bytes(),
+        }
+    }
+}

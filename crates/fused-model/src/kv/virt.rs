@@ -1,0 +1,112 @@
+//! Contiguous addresses for each sequence, physical memory mapped as it grows and given back when it ends.
+
+use vattn::{Geometry, KvCache, SeqId};
+
+use super::{KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_rows};
+
+/// Rows in a [`vattn::KvCache`].
+#[derive(Debug)]
+pub struct VirtualKv {
+    geometry: KvGeometry,
+    cache: KvCache,
+    sequences: Slots<SeqId>,
+    budget: usize,
+}
+
+impl VirtualKv {
+    /// A store whose physical memory comes in frames of `frame_bytes` and never exceeds `budget_bytes`.
+    ///
+    /// # Errors
+    /// [`KvError::Allocator`] when the frame is not a multiple of the system's page or addresses cannot be had.
+    pub fn new(geometry: &KvGeometry, frame_bytes: usize, budget_bytes: usize) -> Result<Self, KvError> {
+        let shape = Geometry::builder()
+            .layers(geometry.layers)
+            .row_bytes(geometry.row_floats * size_of::<f32>())
+            .max_tokens(geometry.max_tokens)
+            .max_sequences(geometry.max_sequences)
+            .frame_bytes(frame_bytes)
+            .build()
+            .map_err(vattn::Error::from)?;
+        Ok(Self {
+            geometry: *geometry,
+            cache: KvCache::new(shape, budget_bytes)?,
+            sequences: Slots::new(geometry.max_sequences),
+            budget: budget_bytes,
+        })
+    }
+
+    /// The allocator below, for its statistics.
+    pub fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+}
+
+impl KvStore for VirtualKv {
+    fn name(&self) -> &'static str {
+        "virtual"
+    }
+
+    fn geometry(&self) -> &KvGeometry {
+        &self.geometry
+    }
+
+    fn open(&mut self) -> Result<KvId, KvError> {
+        self.sequences.open(|_| Ok(self.cache.open()?))
+    }
+
+    fn len(&self, id: KvId) -> Result<usize, KvError> {
+        Ok(self.cache.len(*self.sequences.get(id)?)?)
+    }
+
+    fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError> {
+        let batch = lengths
+            .iter()
+            .map(|&(id, tokens)| Ok((*self.sequences.get(id)?, tokens)))
+            .collect::<Result<Vec<_>, KvError>>()?;
+        let frame = self.cache.geometry().frame_bytes();
+        self.cache.grow_batch(&batch).map_err(|error| match error {
+            vattn::Error::NeedFrames { need, free } => KvError::NeedMemory {
+                need: need * frame,
+                free: free * frame,
+                budget: self.budget,
+            },
+            vattn::Error::TooLong { len, max } => KvError::TooLong {
+                tokens: len,
+                limit: max,
+            },
+            other => other.into(),
+        })
+    }
+
+    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError> {
+        check_rows(&self.geometry, layer, start, k, v, self.len(id)?)?;
+        let tokens = start..start + k.len() / self.geometry.row_floats;
+        let (k_rows, v_rows) = self.cache.rows_mut(*self.sequences.get(id)?, layer, tokens)?;
+        k_rows.copy_from_slice(bytemuck::cast_slice(k));
+        v_rows.copy_from_slice(bytemuck::cast_slice(v));
+        Ok(())
+    }
+
+    fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
+        let seq = *self.sequences.get(id)?;
+        let (k, v) = (self.cache.k(seq, layer)?, self.cache.v(seq, layer)?);
+        Ok((
+            Rows::Contiguous(bytemuck::cast_slice(k)),
+            Rows::Contiguous(bytemuck::cast_slice(v)),
+        ))
+    }
+
+    fn free(&mut self, id: KvId) -> Result<(), KvError> {
+        let seq = self.sequences.close(id)?;
+        Ok(self.cache.free(seq)?)
+    }
+
+    fn memory(&self) -> KvMemory {
+        let stats = self.cache.stats();
+        KvMemory {
+            reserved_bytes: stats.reserved_bytes,
+            physical_bytes: stats.physical_bytes,
+            used_bytes: stats.used_bytes,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Runs, scores, adapts and trains GPT-2 models on the CPU, with a choice of where keys and values live. It joins a
+//! patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and keeps the
+//! alternatives beside them so that they can be compared.
+//!
+//! You will meet these types and functions:
+//!
+//! * [`Params`], all weights of a model: drawn at random, read from or written to a Hugging Face directory;
+//! * [`Gpt2`], a model ready to run, made from them;
+//! * [`kv::KvStore`], where it keeps keys and values: [`kv::StaticKv`] reserves every sequence's longest length,
+//!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow;
+//! * [`generate`], which continues a batch of [`Request`]s, and [`score`](score()), which says how many bits per byte a
+//!   model needs for a text;
+//! * [`adapt::exponential`], which gives the new tokens of a patched tokenizer rows made from their old pieces;
+//! * [`train::Trainer`], which trains a model from scratch or tunes an adapted one.
+//!
+//! ```
+//! use fused_model::kv::{KvStore, VirtualKv};
+//! use fused_model::{Gpt2, Gpt2Config, Params, Reply, Request, generate};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // 64 tokens of vocabulary, 32 of context, width 16, 2 layers, 2 heads; weights drawn from seed 1.
+//! let params = Params::random(Gpt2Config::new(64, 32, 16, 2, 2), 1);
+//! let model = Gpt2::new(&params)?;
+//!
+//! // Room for 4 sequences, in frames of 64 KiB, 16 MiB at most.
+//! let mut kv = VirtualKv::new(&model.kv_geometry(4), 64 << 10, 16 << 20)?;
+//!
+//! let request = Request { prompt: vec![3, 14, 15], reply: Reply::Greedy { max_tokens: 8, stop: None } };
+//! let outputs = generate(&model, &mut kv, &[request.clone(), request], 2, &mut |_event| {})?;
+//! assert_eq!(outputs[0].len(), 8);
+//! assert_eq!(outputs[0], outputs[1]);
+//! assert_eq!(kv.memory().used_bytes, 0); // finished sequences give their memory back
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It uses no GPU, keeps keys and values in `f32` only, picks the most likely token at each step and never samples,
+//! and is a library to call, not a server.
+
+pub mod adapt;
+mod config;
+mod error;
+mod files;
+mod generate;
+mod gpt2;
+mod kernels;
+pub mod kv;
+mod params;
+mod pass;
+mod rng;
+mod score;
+pub mod train;
+
+pub use config::{Activation, Gpt2Config};
+pub use error::ModelError;
+pub use generate::{Event, Reply, Request, generate};
+pub use gpt2::{Chunk, Gpt2, Logits};
+pub use params::{Params, SaveAs};
+pub use score::{Score, score};

@@ -1,0 +1,268 @@
+//! Reading a Hugging Face `tokenizer.json`.
+//!
+//! Only what this crate can reproduce token for token is accepted; everything else is an error that
+//! names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::model::{Merge, Model, Special, Vocab};
+use crate::split::{CHUNK_PATTERN, Splitter};
+use crate::{Error, Result, byte_level, files};
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    truncation: Value,
+    #[serde(default)]
+    padding: Value,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Bpe,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Bpe {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    dropout: Option<f64>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: BTreeMap<String, u32>,
+    merges: Merges,
+}
+
+/// Merges are written as pairs, or, in older files, as two tokens with a space between.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merges {
+    Pairs(Vec<(String, String)>),
+    Lines(Vec<String>),
+}
+
+/// Reads and checks the model in the `tokenizer.json` at `path`.
+pub(crate) fn read(path: &Path) -> Result<Model> {
+    let bytes = files::read(path)?;
+    let file: File = serde_json::from_slice(&bytes).map_err(Error::json(path))?;
+    for (name, value) in [
+        ("a normalizer", &file.normalizer),
+        ("truncation", &file.truncation),
+        ("padding", &file.padding),
+    ] {
+        if !value.is_null() {
+            return unsupported(format!("{name} ({})", kind(value)));
+        }
+    }
+    if !(file.post_processor.is_null() || kind(&file.post_processor) == "ByteLevel") {
+        return unsupported(format!("the post-processor {}", kind(&file.post_processor)));
+    }
+    if kind(&file.decoder) != "ByteLevel" {
+        return unsupported(format!("the decoder {}", kind(&file.decoder)));
+    }
+    let splitter = splitter(&file.pre_tokenizer)?;
+    let vocab = file.model.vocab_by_id(&file.added_tokens)?;
+    let merges = file.model.merges()?;
+    let specials = file
+        .added_tokens
+        .into_iter()
+        .map(AddedToken::check)
+        .collect::<Result<_>>()?;
+    Model::new(vocab, merges, specials, splitter)
+}
+
+/// The pre-tokenizers that have a splitter here, as JSON.
+fn splitter(pre_tokenizer: &Value) -> Result<Splitter> {
+    let byte_level = |value: &Value, use_regex: bool| {
+        value["type"] == "ByteLevel"
+            && value["add_prefix_space"] == false
+            && value["use_regex"].as_bool().unwrap_or(true) == use_regex
+    };
+    if byte_level(pre_tokenizer, true) {
+        return Ok(Splitter::Gpt2);
+    }
+    if let ("Sequence", Some([split, last])) = (
+        kind(pre_tokenizer).as_str(),
+        pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice),
+    ) && *split == chunk_split()
+        && byte_level(last, false)
+    {
+        return Ok(Splitter::Chunk);
+    }
+    let wanted = "ByteLevel with add_prefix_space = false and use_regex = true";
+    unsupported(format!("the pre-tokenizer {} (wanted: {wanted})", kind(pre_tokenizer)))
+}
+
+/// The `Split` of the tokenizers that this crate writes.
+pub(crate) fn chunk_split() -> Value {
+    json!({
+        "type": "Split",
+        "pattern": { "Regex": CHUNK_PATTERN },
+        "behavior": "Isolated",
+        "invert": false,
+    })
+}
+
+/// The `type` of a part, for messages.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::Object(_) => value["type"].as_str().unwrap_or("without a type").into(),
+        other => other.to_string(),
+    }
+}
+
+fn unsupported<T>(what: String) -> Result<T> {
+    Err(Error::Unsupported(what))
+}
+
+impl Bpe {
+    /// The bytes of every token; ids must be 0 … n-1.
+    fn vocab_by_id(&self, added: &[AddedToken]) -> Result<Vocab> {
+        if let Some(kind) = self.kind.as_deref().filter(|&kind| kind != "BPE") {
+            return unsupported(format!("a model of type {kind}"));
+        }
+        if self.dropout.is_some_and(|dropout| dropout != 0.0) {
+            return unsupported("BPE dropout".into());
+        }
+        if self.ignore_merges {
+            return unsupported("ignore_merges = true".into());
+        }
+        for (name, affix) in [
+            ("continuing_subword_prefix", &self.continuing_subword_prefix),
+            ("end_of_word_suffix", &self.end_of_word_suffix),
+        ] {
+            if affix.as_deref().is_some_and(|affix| !affix.is_empty()) {
+                return unsupported(name.into());
+            }
+        }
+        let contents: BTreeSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
+        let mut by_id: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        for (spelled, &id) in &self.vocab {
+            let bytes = if contents.contains(spelled.as_str()) {
+                spelled.clone().into_bytes()
+            } else {
+                byte_level::unspell(spelled).ok_or_else(|| {
+                    Error::Unsupported(format!("the token {spelled:?}, which is not a byte-level string,"))
+                })?
+            };
+            if by_id.insert(id, bytes).is_some() {
+                return Err(Error::Inconsistent(format!("two tokens have the id {id}")));
+            }
+        }
+        // Hugging Face numbers the added tokens that the model lacks from the size of its
+        // vocabulary on.
+        let mut next = self.vocab.len() as u32;
+        for AddedToken { id, content, .. } in added {
+            let known = self.vocab.get(content).copied();
+            let expected = known.unwrap_or(next);
+            if *id != expected {
+                return Err(Error::Inconsistent(format!(
+                    "the added token {content:?} has the id {id}, where Hugging Face gives it \
+                     {expected}"
+                )));
+            }
+            if known.is_none() {
+                if by_id.insert(next, content.clone().into_bytes()).is_some() {
+                    return Err(Error::Inconsistent(format!("two tokens have the id {next}")));
+                }
+                next += 1;
+            }
+        }
+        if let Some((hole, _)) = (0..).zip(by_id.keys()).find(|(at, id)| at != *id) {
+            return Err(Error::Inconsistent(format!("no token has the id {hole}")));
+        }
+        Ok(by_id.into_values().collect())
+    }
+
+    fn merges(&self) -> Result<Vec<Merge>> {
+        let id = |token: &str| {
+            self.vocab
+                .get(token)
+                .copied()
+                .ok_or_else(|| Error::Inconsistent(format!("a merge uses {token:?}, which is not a token")))
+        };
+        let merge = |left: &str, right: &str| {
+            Ok(Merge {
+                left: id(left)?,
+                right: id(right)?,
+                result: id(&format!("{left}{right}"))?,
+            })
+        };
+        match &self.merges {
+            Merges::Pairs(pairs) => pairs.iter().map(|(left, right)| merge(left, right)).collect(),
+            Merges::Lines(lines) => lines
+                .iter()
+                .filter(|line| !line.starts_with("#version"))
+                .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+                    [left, right] => merge(left, right),
+                    _ => Err(Error::Inconsistent(format!("{line:?} is not a merge"))),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl AddedToken {
+    fn check(self) -> Result<Special> {
+        let AddedToken {
+            id,
+            content,
+            normalized,
+            special,
+            ..
+        } = self;
+        for (name, set) in [
+            ("single_word", self.single_word),
+            ("lstrip", self.lstrip),
+            ("rstrip", self.rstrip),
+        ] {
+            if set {
+                return unsupported(format!("{name} on the added token {content:?}"));
+            }
+        }
+        // Hugging Face decodes added tokens as if they were spelled bytes, if they can be read so.
+        if byte_level::unspell(&content).is_some_and(|bytes| bytes != content.as_bytes()) {
+            return unsupported(format!(
+                "the added token {content:?}, which would be decoded as other text,"
+            ));
+        }
+        Ok(Special {
+            id,
+            content,
+            normalized,
+            special,
+        })
+    }
+}

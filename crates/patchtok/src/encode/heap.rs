@@ -1,0 +1,91 @@
+//! Merging of long pieces: a linked list of symbols and a heap of the pairs that have a merge.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{Merges, NO_RANK};
+
+/// End of the list.
+const NONE: usize = usize::MAX;
+
+/// Bits of a heap entry that hold the position; the rank stands above them (`model::MAX_VOCAB` is
+/// 2^24).
+const POSITION_BITS: u32 = 40;
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    symbol: u32,
+    /// Rank of the pair of this node and the next; [`NO_RANK`] also marks a node that was merged
+    /// away.
+    rank: u32,
+    prev: usize,
+    next: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    nodes: Vec<Node>,
+    /// Rank and position of pairs; an entry is stale when the node at the position has another rank
+    /// by now.
+    queue: BinaryHeap<Reverse<u64>>,
+}
+
+/// Appends the tokens of the piece `symbols` to `out`. O(n log n).
+pub(super) fn merge(
+    symbols: impl Iterator<Item = u32>,
+    merges: &Merges,
+    Scratch { nodes, queue }: &mut Scratch,
+    out: &mut Vec<u32>,
+) {
+    nodes.clear();
+    nodes.extend(symbols.enumerate().map(|(at, symbol)| Node {
+        symbol,
+        rank: NO_RANK,
+        prev: at.wrapping_sub(1),
+        next: at + 1,
+    }));
+    let Some(last) = nodes.last_mut() else { return };
+    last.next = NONE;
+    queue.clear();
+    for at in 0..nodes.len() {
+        rate(at, nodes, merges, queue);
+    }
+    while let Some(Reverse(entry)) = queue.pop() {
+        let rank = (entry >> POSITION_BITS) as u32;
+        let at = (entry & ((1 << POSITION_BITS) - 1)) as usize;
+        if nodes[at].rank != rank {
+            continue;
+        }
+        let gone = nodes[at].next;
+        let next = nodes[gone].next;
+        nodes[gone].rank = NO_RANK;
+        nodes[at].symbol = merges.result(rank);
+        nodes[at].next = next;
+        if next != NONE {
+            nodes[next].prev = at;
+        }
+        rate(at, nodes, merges, queue);
+        if nodes[at].prev != NONE {
+            rate(nodes[at].prev, nodes, merges, queue);
+        }
+    }
+    let mut at = 0;
+    while at != NONE {
+        out.push(nodes[at].symbol);
+        at = nodes[at].next;
+    }
+}
+
+/// Notes the rank of the pair that starts at `at` and queues it.
+fn rate(at: usize, nodes: &mut [Node], merges: &Merges, queue: &mut BinaryHeap<Reverse<u64>>) {
+    let next = nodes[at].next;
+    let rank = if next == NONE {
+        NO_RANK
+    } else {
+        merges.rank(nodes[at].symbol, nodes[next].symbol)
+    };
+    nodes[at].rank = rank;
+    if rank != NO_RANK {
+        queue.push(Reverse(u64::from(rank) << POSITION_BITS | at as u64));
+    }
+}

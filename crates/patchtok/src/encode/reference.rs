@@ -1,0 +1,18 @@
+//! The definition of byte pair encoding, word for word. O(n²) lookups for n symbols.
+
+use super::{Merges, NO_RANK};
+
+/// Merges `symbols` in place until no two neighbours have a merge.
+pub(crate) fn merge(symbols: &mut Vec<u32>, merges: &Merges) {
+    loop {
+        let best = symbols
+            .windows(2)
+            .enumerate()
+            .map(|(at, pair)| (merges.rank(pair[0], pair[1]), at))
+            .min()
+            .filter(|&(rank, _)| rank != NO_RANK);
+        let Some((rank, at)) = best else { return };
+        symbols[at] = merges.result(rank);
+        symbols.remove(at + 1);
+    }
+}

@@ -1,0 +1,135 @@
+//! Writing a Hugging Face `tokenizer.json`.
+
+use std::path::Path;
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::{Value, json};
+
+use crate::base::chunk_split;
+use crate::model::{Model, Special};
+use crate::split::Splitter;
+use crate::tokenizer::TOKENIZER_JSON;
+use crate::{Error, Result, byte_level};
+
+/// The file as bytes. The `tokenizers` library reads it into a tokenizer with the ids of `model`.
+pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
+    let file = File {
+        version: "1.0",
+        truncation: (),
+        padding: (),
+        added_tokens: model.specials().iter().map(added_token).collect(),
+        normalizer: (),
+        pre_tokenizer: pre_tokenizer(model.splitter()),
+        post_processor: byte_level_part(true),
+        decoder: byte_level_part(true),
+        model: Bpe {
+            kind: "BPE",
+            dropout: (),
+            unk_token: (),
+            continuing_subword_prefix: (),
+            end_of_word_suffix: (),
+            fuse_unk: false,
+            byte_fallback: false,
+            ignore_merges: false,
+            vocab: VocabById(model),
+            merges: MergePairs(model),
+        },
+    };
+    let mut json = serde_json::to_vec_pretty(&file).map_err(Error::json(Path::new(TOKENIZER_JSON)))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// The parts in the order in which Hugging Face writes them.
+#[derive(serde::Serialize)]
+struct File<'m> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: (),
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Bpe<'m>,
+}
+
+#[derive(serde::Serialize)]
+struct Bpe<'m> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dropout: (),
+    unk_token: (),
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: VocabById<'m>,
+    merges: MergePairs<'m>,
+}
+
+fn pre_tokenizer(splitter: Splitter) -> Value {
+    match splitter {
+        Splitter::Gpt2 => byte_level_part(true),
+        Splitter::Chunk => {
+            json!({ "type": "Sequence", "pretokenizers": [chunk_split(), byte_level_part(false)] })
+        }
+    }
+}
+
+fn byte_level_part(use_regex: bool) -> Value {
+    json!({
+        "type": "ByteLevel",
+        "add_prefix_space": false,
+        "trim_offsets": false,
+        "use_regex": use_regex,
+    })
+}
+
+fn added_token(special: &Special) -> Value {
+    json!({
+        "id": special.id,
+        "content": special.content,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": special.normalized,
+        "special": special.special,
+    })
+}
+
+/// The vocabulary as an object in the order of ids.
+struct VocabById<'m>(&'m Model);
+
+impl Serialize for VocabById<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let vocab = self.0.vocab();
+        let mut map = serializer.serialize_map(Some(vocab.len()))?;
+        for id in 0..vocab.len() as u32 {
+            map.serialize_entry(&spelled(self.0, id), &id)?;
+        }
+        map.end()
+    }
+}
+
+/// The merges as pairs of tokens in rank order.
+struct MergePairs<'m>(&'m Model);
+
+impl Serialize for MergePairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.merges().len()))?;
+        for merge in self.0.merges() {
+            list.serialize_element(&(spelled(self.0, merge.left), spelled(self.0, merge.right)))?;
+        }
+        list.end()
+    }
+}
+
+/// A token as the file names it: special tokens as they are, others in the byte-level spelling.
+fn spelled(model: &Model, id: u32) -> String {
+    match model.specials().iter().find(|special| special.id == id) {
+        Some(special) => special.content.clone(),
+        None => byte_level::spell(model.vocab().get(id).unwrap_or_default()),
+    }
+}

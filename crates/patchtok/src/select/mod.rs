@@ -1,0 +1,327 @@
+//! Building a patched tokenizer: swap-BPE.
+//!
+//! 1. [`fold`]: cut the corpus into chunks and count equal ones.
+//! 2. [`prune`]: order the tokens by what their removal costs, leaves of the merge tree only.
+//! 3. [`grow`]: without the removed tokens, go on with byte pair encoding inside the chunks.
+//! 4. Give the new tokens the ids of the removed ones and put the tokenizer together.
+
+mod fold;
+mod grow;
+mod prune;
+
+use std::borrow::Borrow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use hashbrown::HashSet;
+
+use self::fold::Chunks;
+use self::grow::NewMerge;
+use self::prune::Removal;
+use crate::model::{self, Hasher, Merge, Model};
+use crate::patch_map::{NewToken, RemovedToken};
+use crate::report::{BuildReport, Stop, TokenCount, TokenSaving};
+use crate::split::Splitter;
+use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
+
+/// Builds a patched tokenizer for a corpus by swapping tokens.
+///
+/// The tokens of the base that the corpus uses least are removed, and their ids go to frequent
+/// sequences of the corpus, found by byte pair encoding that is allowed to cross spaces. The
+/// vocabulary size and all other ids stay as they are. The result depends only on the base, the
+/// corpus and the settings, not on the number of threads.
+///
+/// ```
+/// use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
+/// # fn main() -> patchtok::Result<()> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
+/// let base = PatchTokenizer::from_file(path)?;
+/// let corpus = Corpus::from_texts(vec!["The quick brown fox jumps over the lazy dog."; 20]);
+/// let built = VocabBuilder::new(base).swaps(8).build(&corpus)?;
+/// assert_eq!(built.report.swaps, 8);
+/// assert_eq!(built.tokenizer.encode("The quick brown fox").len(), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct VocabBuilder {
+    base: PatchTokenizer,
+    swaps: usize,
+    guards: Guards,
+    pinned: HashSet<u32, Hasher>,
+    heldout: Option<Corpus>,
+}
+
+/// What a new token must satisfy.
+#[derive(Clone, Copy, Debug)]
+struct Guards {
+    min_documents: usize,
+    min_count: u64,
+    max_token_bytes: usize,
+}
+
+/// A patched tokenizer and how it came to be.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Built {
+    /// The tokenizer, with its patch map.
+    pub tokenizer: PatchTokenizer,
+    /// Counts of the build.
+    pub report: BuildReport,
+}
+
+/// How far a build is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// Documents read so far.
+    Reading(u64),
+    /// New tokens found so far, and how many are looked for. Starts again when the number is
+    /// lowered.
+    Merging(usize, usize),
+    /// Tokens of the corpus are being counted with the base and the new tokenizer.
+    Counting,
+}
+
+impl VocabBuilder {
+    /// Default of [`min_documents`](VocabBuilder::min_documents).
+    pub const MIN_DOCUMENTS: usize = 3;
+    /// Default of [`min_count`](VocabBuilder::min_count).
+    pub const MIN_COUNT: u64 = 10;
+    /// Default of [`max_token_bytes`](VocabBuilder::max_token_bytes).
+    pub const MAX_TOKEN_BYTES: usize = 48;
+
+    /// A builder with the defaults and 10,000 swaps.
+    pub fn new(base: PatchTokenizer) -> Self {
+        VocabBuilder {
+            base,
+            swaps: 10_000,
+            guards: Guards {
+                min_documents: Self::MIN_DOCUMENTS,
+                min_count: Self::MIN_COUNT,
+                max_token_bytes: Self::MAX_TOKEN_BYTES,
+            },
+            pinned: HashSet::default(),
+            heldout: None,
+        }
+    }
+
+    /// Number of tokens to swap at most.
+    pub fn swaps(mut self, swaps: usize) -> Self {
+        self.swaps = swaps;
+        self
+    }
+
+    /// Number of documents in which a new token must occur.
+    pub fn min_documents(mut self, documents: usize) -> Self {
+        self.guards.min_documents = documents;
+        self
+    }
+
+    /// Number of times a new token must occur when it is made; rows of rarer tokens cannot be
+    /// trained. 0 counts as 1.
+    pub fn min_count(mut self, count: u64) -> Self {
+        self.guards.min_count = count.max(1);
+        self
+    }
+
+    /// Longest new token in bytes; no tokenizer here has tokens of more than 4096.
+    pub fn max_token_bytes(mut self, bytes: usize) -> Self {
+        self.guards.max_token_bytes = bytes.min(model::MAX_TOKEN_BYTES);
+        self
+    }
+
+    /// Keeps these tokens of the base, whatever the corpus says.
+    pub fn pin(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
+        self.pinned.extend(ids);
+        self
+    }
+
+    /// Stops when 100 swaps in a row, together, save nothing on `heldout`.
+    pub fn stop_when_stalled(mut self, heldout: Corpus) -> Self {
+        self.heldout = Some(heldout);
+        self
+    }
+
+    /// Builds the tokenizer.
+    ///
+    /// Memory: the distinct chunks of the corpus and about 20 bytes for each of their tokens.
+    ///
+    /// # Errors
+    /// [`Error::Build`] when the base is already patched; [`Error::EmptyCorpus`] and the errors of
+    /// [`Corpus::documents`].
+    pub fn build(self, corpus: impl Borrow<Corpus>) -> Result<Built> {
+        self.build_with_progress(corpus, |_| {})
+    }
+
+    /// [`build`](VocabBuilder::build), telling `progress` how far it is.
+    ///
+    /// # Errors
+    /// As [`build`](VocabBuilder::build).
+    pub fn build_with_progress(self, corpus: impl Borrow<Corpus>, mut progress: impl FnMut(Progress)) -> Result<Built> {
+        let corpus = corpus.borrow();
+        let base = self.base.model();
+        if base.splitter() != Splitter::Gpt2 || self.base.patch_map().is_some() {
+            return Err(Error::Build(
+                "the base is a patched tokenizer; start from the original one".into(),
+            ));
+        }
+        let chunks = Chunks::read(
+            self.base.specials(),
+            corpus,
+            self.heldout.as_ref(),
+            self.guards.min_documents,
+            |documents| progress(Progress::Reading(documents)),
+        )?;
+        let uses = chunks.uses(&chunks.encode(base), base.vocab().len());
+        let order = prune::removal_order(base, &uses, &self.pinned, self.swaps);
+        // A removal is worth it only for a token that is added: when fewer are found, fewer are
+        // removed.
+        let mut removed = &order[..];
+        let mut stop = if removed.len() < self.swaps {
+            Stop::NothingToRemove
+        } else {
+            Stop::Requested
+        };
+        let (kept, merges) = loop {
+            let kept = without(base, removed)?;
+            let grown = grow::grow(&kept, removed, &chunks, self.guards, |found| {
+                progress(Progress::Merging(found, removed.len()));
+            })?;
+            if grown.merges.len() == removed.len() {
+                break (kept, grown.merges);
+            }
+            stop = grown.stop;
+            removed = &removed[..grown.merges.len()];
+        };
+        progress(Progress::Counting);
+        let patch = Patch::new(&kept, removed, &merges)?;
+        let tokenizer = patch.tokenizer(&self.base)?;
+        let report = BuildReport {
+            documents: chunks.documents,
+            bytes: chunks.bytes,
+            distinct_chunks: chunks.list.len() as u64,
+            base_tokens: TokenCount::of(&self.base, corpus)?.tokens,
+            patched_tokens: TokenCount::of(&tokenizer, corpus)?.tokens,
+            requested: self.swaps,
+            swaps: patch.new.len(),
+            restored: merges.len() - patch.new.len(),
+            stop,
+            tokens: savings(&tokenizer, &chunks),
+        };
+        Ok(Built { tokenizer, report })
+    }
+}
+
+/// The base that cuts text into chunks and lacks the merges of the removed tokens.
+fn without(base: &Model, removed: &[Removal]) -> Result<Model> {
+    let gone: HashSet<u32, Hasher> = removed.iter().map(|removal| removal.id).collect();
+    let merges = base
+        .merges()
+        .iter()
+        .filter(|merge| !gone.contains(&merge.result))
+        .copied()
+        .collect();
+    Model::new(base.vocab().clone(), merges, base.specials().to_vec(), Splitter::Chunk)
+}
+
+/// New tokens with their public ids.
+struct Patch {
+    model: Model,
+    /// Ids whose bytes changed, ascending.
+    new: Vec<u32>,
+}
+
+impl Patch {
+    /// Gives the tokens of `merges` the ids of `removed`: a token whose string was removed gets its
+    /// own back, the others get the rest in ascending order.
+    fn new(kept: &Model, removed: &[Removal], merges: &[NewMerge]) -> Result<Self> {
+        let vocab_size = kept.vocab().len();
+        let mut tokens: Vec<Vec<u8>> = kept.vocab().iter().map(|(_, token)| token.to_vec()).collect();
+        let mut free: BTreeMap<Vec<u8>, u32> = removed.iter().map(|r| (tokens[r.id as usize].clone(), r.id)).collect();
+        // Strings of the new tokens, in rank order, before any id is given away.
+        let mut strings: Vec<Vec<u8>> = Vec::with_capacity(merges.len());
+        for merge in merges {
+            let part = |id: u32| match (id as usize).checked_sub(vocab_size) {
+                None => &tokens[id as usize],
+                Some(index) => &strings[index],
+            };
+            let string = [part(merge.left).as_slice(), part(merge.right)].concat();
+            strings.push(string);
+        }
+        let own: Vec<Option<u32>> = strings.iter().map(|string| free.remove(string)).collect();
+        let mut new: Vec<u32> = free.into_values().collect();
+        new.sort_unstable();
+        let mut unused = new.iter().copied();
+        let ids: Vec<u32> = own
+            .into_iter()
+            .map(|own| own.or_else(|| unused.next()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| Error::Build("there are more new tokens than ids for them".into()))?;
+        for (&id, string) in ids.iter().zip(strings) {
+            tokens[id as usize] = string;
+        }
+        let public = |id: u32| (id as usize).checked_sub(vocab_size).map_or(id, |index| ids[index]);
+        let grown = merges.iter().zip(&ids).map(|(merge, &result)| Merge {
+            left: public(merge.left),
+            right: public(merge.right),
+            result,
+        });
+        let merges = kept.merges().iter().copied().chain(grown).collect();
+        let model = Model::new(
+            tokens.iter().collect(),
+            merges,
+            kept.specials().to_vec(),
+            Splitter::Chunk,
+        )?;
+        Ok(Patch { model, new })
+    }
+
+    /// The tokenizer with its patch map.
+    fn tokenizer(&self, base: &PatchTokenizer) -> Result<PatchTokenizer> {
+        let patched = PatchTokenizer::new(self.model.clone(), None)?;
+        let new = self.new.iter().map(|&id| {
+            let token = patched.checked_bytes(id)?.to_vec();
+            Ok(NewToken {
+                id,
+                base_ids: base.encode_bytes(&token),
+                token,
+            })
+        });
+        let removed = self.new.iter().map(|&id| {
+            let token = base.checked_bytes(id)?.to_vec();
+            Ok(RemovedToken {
+                id,
+                pieces: patched.encode_piece(&token),
+                token,
+            })
+        });
+        let map = PatchMap::new(
+            base.vocab_size() as u32,
+            new.collect::<Result<_>>()?,
+            removed.collect::<Result<_>>()?,
+        );
+        patched.with_patch_map(map)
+    }
+}
+
+/// What each new token saves on the corpus.
+fn savings(tokenizer: &PatchTokenizer, chunks: &Chunks) -> Vec<TokenSaving> {
+    let uses = chunks.uses(&chunks.encode(tokenizer.model()), tokenizer.vocab_size());
+    let new = tokenizer.patch_map().into_iter().flat_map(PatchMap::new_tokens);
+    let mut savings: Vec<_> = new
+        .map(|new| {
+            let uses = uses[new.id as usize].train;
+            TokenSaving {
+                id: new.id,
+                text: String::from_utf8_lossy(&new.token).into_owned(),
+                uses,
+                saved: uses * (new.base_ids.len() as u64 - 1),
+            }
+        })
+        .collect();
+    savings.sort_by_key(|saving| (Reverse(saving.saved), saving.id));
+    savings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! The chunk pattern: pieces of many words, so that tokens can grow across spaces.
+//!
+//! A chunk is a run of GPT-2's pieces; some of these pieces stand alone. They are the places where
+//! a merge of the base tokenizer could reach across the border of two of its own pieces: white
+//! space before white space, an apostrophe that is not a contraction before the letters of one, a
+//! contraction before a letter, and borders between two non-ASCII characters, whose bytes may be
+//! parts of one token. With these alone, merging inside chunks finds the tokens of the base
+//! tokenizer first and joins them only then. `docs/tokenizer.md` has the argument.
+
+use super::class::{Class, class_of};
+use super::gpt2;
+
+/// The pattern of patched tokenizers: its matches are chunks, and so is what lies between two of
+/// them. This crate cuts texts by a hand-written equal of it.
+///
+/// Valid for Oniguruma and for `fancy-regex`, the two engines of Hugging Face `tokenizers`. Its
+/// runs are atomic, so that no text makes an engine go back by more than a character.
+pub const CHUNK_PATTERN: &str = concat!(
+    // White space, without its last character before a word.
+    r"\s+(?!\S)",
+    // Punctuation that ends with an apostrophe, before the letters of a contraction.
+    r"| ?(?<![^\s\p{L}\p{N}])(?>[^\s\p{L}\p{N}]+)(?<=(?: |[^\s\p{L}\p{N}])')(?=s|t|re|ve|m|ll|d)",
+    // A contraction before a letter.
+    r"|'(?:s|t|re|ve|m|ll|d)(?=\p{L})",
+    // Punctuation, a number or a white space, between a non-ASCII character of its own and a
+    // non-ASCII letter.
+    r"|(?: ?(?<![^\s\p{L}\p{N}])(?>[^\s\p{L}\p{N}]+)| ?(?<!\p{N})(?>\p{N}+)|\s)",
+    r"(?<=[^\x00-\x7F])(?=[^\x00-\x7F])(?=\p{L})",
+    r"|(?<=[^\x00-\x7F])(?<=\p{L})(?=[^\x00-\x7F])(?>[^\s\p{L}\p{N}]+)",
+);
+
+/// Calls `chunk` for every chunk of `text` in order; together they are `text`.
+pub(super) fn for_each<'t>(text: &'t str, mut chunk: impl FnMut(&'t str)) {
+    let (mut start, mut at) = (0, 0);
+    while at < text.len() {
+        let end = at + gpt2::first_piece(&text[at..]);
+        if stands_alone(&text[..at], &text[at..end], &text[end..]) {
+            if start < at {
+                chunk(&text[start..at]);
+            }
+            chunk(&text[at..end]);
+            start = end;
+        }
+        at = end;
+    }
+    if start < at {
+        chunk(&text[start..at]);
+    }
+}
+
+/// Whether `piece`, one of GPT-2's pieces, is a match of the pattern.
+fn stands_alone(before: &str, piece: &str, after: &str) -> bool {
+    let mut chars = piece.chars();
+    let Some(first) = chars.next() else {
+        return false;
+    };
+    let last = chars.next_back().unwrap_or(first);
+    let next = after.chars().next();
+    let meets_letter = !last.is_ascii() && next.is_some_and(is_non_ascii_letter);
+    match class_of(last) {
+        Class::Space => meets_letter || next.is_none_or(|next| class_of(next) == Class::Space),
+        Class::Letter if first == '\'' => next.is_some_and(|next| class_of(next) == Class::Letter),
+        Class::Letter => false,
+        Class::Number => meets_letter,
+        Class::Other => {
+            let splits_contraction =
+                || last == '\'' && piece.len() > 1 && gpt2::contraction_letters(after.as_bytes()).is_some();
+            let follows_letter = || !first.is_ascii() && before.chars().next_back().is_some_and(is_non_ascii_letter);
+            meets_letter || splits_contraction() || follows_letter()
+        }
+    }
+}
+
+fn is_non_ascii_letter(c: char) -> bool {
+    !c.is_ascii() && class_of(c) == Class::Letter
+}

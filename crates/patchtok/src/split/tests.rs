@@ -1,0 +1,204 @@
+use std::collections::HashMap;
+
+use tokenizers::utils::SysRegex;
+
+use super::*;
+
+fn pieces(splitter: Splitter, text: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    splitter.for_each(text, |piece| pieces.push(piece));
+    pieces
+}
+
+/// The pieces of `text` by the regular expression engine of the `tokenizers` library: matches and
+/// what is between.
+fn expected<'t>(pattern: &SysRegex, text: &'t str) -> Vec<&'t str> {
+    let mut pieces = Vec::new();
+    let mut done = 0;
+    for (start, end) in pattern.find_iter(text) {
+        pieces.extend([&text[done..start], &text[start..end]]);
+        done = end;
+    }
+    pieces.push(&text[done..]);
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+#[test]
+fn examples() {
+    for (text, words, chunks) in [
+        ("", vec![], vec![]),
+        ("the  cat", vec!["the", " ", " cat"], vec!["the", " ", " cat"]),
+        (
+            "a \n\n  b\n",
+            vec!["a", " \n\n ", " b", "\n"],
+            vec!["a", " \n\n ", " b", "\n"],
+        ),
+        (
+            "it's one\nline",
+            vec!["it", "'s", " one", "\n", "line"],
+            vec!["it's one\nline"],
+        ),
+        ("x'sy", vec!["x", "'s", "y"], vec!["x", "'s", "y"]),
+        ("('select", vec!["('", "select"], vec!["('", "select"]),
+        ("('from", vec!["('", "from"], vec!["('from"]),
+        (" 's", vec![" '", "s"], vec![" '", "s"]),
+        ("ああ・い", vec!["ああ", "・", "い"], vec!["ああ", "・", "い"]),
+        ("a–b", vec!["a", "–", "b"], vec!["a–b"]),
+        ("２年", vec!["２", "年"], vec!["２", "年"]),
+    ] {
+        assert_eq!(pieces(Splitter::Gpt2, text), words, "{text:?}");
+        assert_eq!(pieces(Splitter::Chunk, text), chunks, "{text:?}");
+    }
+}
+
+#[test]
+fn every_character_has_the_class_of_the_regular_expressions() {
+    let gpt2 = SysRegex::new(GPT2_PATTERN).unwrap();
+    // Three characters a line: alone, behind a letter, behind a digit. Runs tell letters, numbers
+    // and others apart.
+    for block in (0..=0x10FFFFu32).collect::<Vec<_>>().chunks(4096) {
+        let text: String = block
+            .iter()
+            .filter_map(|&code| char::from_u32(code))
+            .flat_map(|c| [c, 'a', c, '1', c, '\n'])
+            .collect();
+        assert_eq!(
+            pieces(Splitter::Gpt2, &text),
+            expected(&gpt2, &text),
+            "block {:x}",
+            block[0]
+        );
+    }
+}
+
+#[test]
+fn random_texts_are_cut_like_the_patterns() {
+    let alphabet: Vec<char> = " '’\t\n\u{a0}\u{3000}\u{2008}sStrevmld01２①.-\"(—・ー年é中יא،\u{5b8}"
+        .chars()
+        .collect();
+    let (gpt2, chunk) = (
+        SysRegex::new(GPT2_PATTERN).unwrap(),
+        SysRegex::new(CHUNK_PATTERN).unwrap(),
+    );
+    let mut state = 7u64;
+    for round in 0..4000 {
+        let text: String = (0..round % 23)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                alphabet[(state >> 33) as usize % alphabet.len()]
+            })
+            .collect();
+        assert_eq!(pieces(Splitter::Gpt2, &text), expected(&gpt2, &text), "{text:?}");
+        assert_eq!(pieces(Splitter::Chunk, &text), expected(&chunk, &text), "{text:?}");
+    }
+}
+
+/// One character of each class whose UTF-8 starts, or ends, with some bytes that are not a whole
+/// character.
+struct Partial {
+    by_start: HashMap<Vec<u8>, Vec<char>>,
+    by_end: HashMap<Vec<u8>, Vec<char>>,
+}
+
+impl Partial {
+    fn new() -> Self {
+        let mut partial = Partial {
+            by_start: HashMap::new(),
+            by_end: HashMap::new(),
+        };
+        for c in '\u{80}'..=char::MAX {
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).as_bytes();
+            for cut in 1..bytes.len() {
+                for (map, part) in [
+                    (&mut partial.by_start, &bytes[..cut]),
+                    (&mut partial.by_end, &bytes[cut..]),
+                ] {
+                    let chars = map.entry(part.to_vec()).or_default();
+                    if chars.iter().all(|&known| class::class_of(known) != class::class_of(c)) {
+                        chars.push(c);
+                    }
+                }
+            }
+        }
+        partial
+    }
+
+    /// Texts that hold `left` and `right` side by side, with characters at the outer ends
+    /// completed, and the place where they meet. None when they meet inside a character.
+    fn complete(&self, left: &[u8], right: &[u8]) -> Vec<(String, usize)> {
+        if right[0] & 0xC0 == 0x80 {
+            return Vec::new();
+        }
+        let continuation = left.iter().take_while(|&&byte| byte & 0xC0 == 0x80).count();
+        let (partial, left) = left.split_at(continuation);
+        let starts = match partial {
+            [] => vec![String::new()],
+            bytes => self
+                .by_end
+                .get(bytes)
+                .map_or(vec![], |chars| chars.iter().map(char::to_string).collect()),
+        };
+        let last = right.iter().rposition(|&byte| byte & 0xC0 != 0x80).unwrap_or(0);
+        let (right, ends) = match std::str::from_utf8(right) {
+            Ok(_) => (right, vec![String::new()]),
+            Err(_) => {
+                let chars = self.by_start.get(&right[last..]);
+                (
+                    &right[..last],
+                    chars.map_or(vec![], |chars| chars.iter().map(char::to_string).collect()),
+                )
+            }
+        };
+        let (Ok(left), Ok(right)) = (std::str::from_utf8(left), std::str::from_utf8(right)) else {
+            return Vec::new();
+        };
+        let pairs = starts.iter().flat_map(|start| ends.iter().map(move |end| (start, end)));
+        pairs
+            .map(|(start, end)| (format!("{start}{left}{right}{end}"), start.len() + left.len()))
+            .collect()
+    }
+}
+
+/// Whether a piece ends at `place`.
+fn has_border(splitter: Splitter, text: &str, place: usize) -> bool {
+    let (mut end, mut found) = (0, false);
+    splitter.for_each(text, |piece| {
+        end += piece.len();
+        found |= end == place;
+    });
+    found
+}
+
+/// The premise of the equivalence of a patched tokenizer and its base: wherever GPT-2 cuts between
+/// two tokens that have a merge, so does the chunk pattern. Tried for every merge of GPT-2 between
+/// characters of every class.
+#[test]
+fn no_merge_of_gpt2_reaches_across_a_border_inside_a_chunk() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
+    let model = crate::base::read(path.as_ref()).unwrap();
+    let partial = Partial::new();
+    let mut borders = 0;
+    for merge in model.merges() {
+        let (left, right) = (
+            model.vocab().get(merge.left).unwrap(),
+            model.vocab().get(merge.right).unwrap(),
+        );
+        for (text, place) in partial.complete(left, right) {
+            for before in ["", "a", "é", "1", " ", "\n", "(", "'", "—"] {
+                for after in ["", "a", "é", "1", " ", "(", "'"] {
+                    let text = format!("{before}{text}{after}");
+                    let place = before.len() + place;
+                    if has_border(Splitter::Gpt2, &text, place) {
+                        borders += 1;
+                        assert!(has_border(Splitter::Chunk, &text, place), "{text:?} at {place}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(borders > 1000, "the contexts reached only {borders} borders");
+}

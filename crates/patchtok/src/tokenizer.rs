@@ -1,0 +1,295 @@
+//! The front type.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::encode::{Encoder, Scratch, reference};
+use crate::model::Model;
+use crate::special::{Segment, SpecialFinder};
+use crate::{DecodeStream, Error, PatchMap, Result, artifact, base, export, files};
+
+/// Names of the files in a tokenizer folder.
+pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
+pub(crate) const PATCH_MAP_JSON: &str = "patch_map.json";
+pub(crate) const ARTIFACT: &str = "patch_tokenizer.bin";
+
+/// A byte-level BPE tokenizer, patched or not.
+///
+/// Its meaning is that of the `tokenizer.json` it comes from or [`save`](PatchTokenizer::save)s:
+/// the Hugging Face `tokenizers` library gives the same ids for every text. Special tokens (added
+/// tokens such as `<|endoftext|>`) are found in the text, as there. Every text and every byte
+/// string comes back from its ids unchanged.
+///
+/// The tokenizer is immutable and can be shared between threads.
+///
+/// ```
+/// # fn main() -> patchtok::Result<()> {
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
+/// let tokenizer = patchtok::PatchTokenizer::from_file(path)?;
+/// let ids = tokenizer.encode("Hello world<|endoftext|>");
+/// assert_eq!(ids, [15496, 995, 50256]);
+/// assert_eq!(tokenizer.eos_id(), Some(50256));
+/// assert_eq!(tokenizer.decode(&ids)?, "Hello world<|endoftext|>");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PatchTokenizer {
+    model: Model,
+    encoder: Encoder,
+    specials: SpecialFinder,
+    patch_map: Option<PatchMap>,
+}
+
+impl std::fmt::Debug for PatchTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PatchTokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("merges", &self.model.merges().len())
+            .field("specials", &self.model.specials())
+            .field("new_tokens", &self.patch_map.as_ref().map(|map| map.new_tokens().len()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl PatchTokenizer {
+    /// Reads a `tokenizer.json`: byte-level BPE with GPT-2's pre-tokenizer, or one that this crate
+    /// wrote.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Json`] for a file that cannot be read, [`Error::Unsupported`] for
+    /// one that uses parts without an equal here, [`Error::Inconsistent`] for one that contradicts
+    /// itself.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        PatchTokenizer::new(base::read(path.as_ref())?, None)
+    }
+
+    /// Reads a folder that [`save`](PatchTokenizer::save) wrote, or any folder with a
+    /// `tokenizer.json` (and then its `patch_map.json`, if there is one).
+    ///
+    /// # Errors
+    /// As [`from_file`](PatchTokenizer::from_file); [`Error::Artifact`] and [`Error::PatchMap`] for
+    /// damaged files.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let artifact = folder.join(ARTIFACT);
+        if artifact.exists() {
+            let (model, patch_map) = artifact::decode(&files::read(&artifact)?)?;
+            return PatchTokenizer::new(model, patch_map);
+        }
+        let model = base::read(&folder.join(TOKENIZER_JSON))?;
+        let path = folder.join(PATCH_MAP_JSON);
+        let patch_map = if path.exists() {
+            let bytes = files::read(&path)?;
+            Some(serde_json::from_slice(&bytes).map_err(Error::json(&path))?)
+        } else {
+            None
+        };
+        PatchTokenizer::new(model, patch_map)
+    }
+
+    /// Compiles a model; a patch map is checked against it.
+    pub(crate) fn new(model: Model, patch_map: Option<PatchMap>) -> Result<Self> {
+        let encoder = Encoder::new(&model);
+        let specials = SpecialFinder::new(model.specials());
+        let tokenizer = PatchTokenizer {
+            model,
+            encoder,
+            specials,
+            patch_map: None,
+        };
+        match patch_map {
+            None => Ok(tokenizer),
+            Some(map) => tokenizer.with_patch_map(map),
+        }
+    }
+
+    /// Writes `tokenizer.json`, `patch_tokenizer.bin` and, when there is one, `patch_map.json` into
+    /// `folder`, which is made if it is missing. Each file appears complete or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        files::write(&folder.join(TOKENIZER_JSON), &export::tokenizer_json(&self.model)?)?;
+        if let Some(map) = &self.patch_map {
+            let path = folder.join(PATCH_MAP_JSON);
+            files::write(&path, &map.to_json().map_err(Error::json(&path))?)?;
+        }
+        files::write(
+            &folder.join(ARTIFACT),
+            &artifact::encode(&self.model, self.patch_map.as_ref())?,
+        )
+    }
+
+    /// The same tokenizer in the `tokenizers` library.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] when that library refuses it, which no tokenizer that was read or
+    /// built here causes.
+    pub fn to_hf(&self) -> Result<tokenizers::Tokenizer> {
+        tokenizers::Tokenizer::from_bytes(export::tokenizer_json(&self.model)?)
+            .map_err(|error| Error::Inconsistent(error.to_string()))
+    }
+
+    /// The ids of `text`. O(n log n) in its length at worst.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut ids);
+        ids
+    }
+
+    /// Appends the ids of `text` to `ids`.
+    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
+        let scratch = &mut Scratch::default();
+        self.specials.for_each(text, |segment| match segment {
+            Segment::Special(id) => ids.push(id),
+            Segment::Text(text) => self.encode_segment(text, scratch, ids),
+        });
+    }
+
+    /// The ids of `text` in which special tokens are ordinary text.
+    pub fn encode_ordinary(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.encode_segment(text, &mut Scratch::default(), &mut ids);
+        ids
+    }
+
+    /// The ids of a byte string that need not be UTF-8: stretches of text are encoded as texts of
+    /// their own, every other byte becomes its byte token.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for chunk in bytes.utf8_chunks() {
+            self.encode_into(chunk.valid(), &mut ids);
+            ids.extend(
+                chunk
+                    .invalid()
+                    .iter()
+                    .map(|&byte| self.model.byte_ids()[usize::from(byte)]),
+            );
+        }
+        ids
+    }
+
+    /// The ids of every text, on all threads of the current rayon pool, in order.
+    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Vec<Vec<u32>> {
+        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
+    }
+
+    /// [`encode`](PatchTokenizer::encode) by the definition of byte pair encoding, without any of
+    /// its short cuts: quadratic, for checking.
+    pub fn encode_reference(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.specials.for_each(text, |segment| match segment {
+            Segment::Special(id) => ids.push(id),
+            Segment::Text(text) => self.model.splitter().for_each(text, |piece| {
+                let mut symbols = piece
+                    .bytes()
+                    .map(|byte| self.model.byte_ids()[usize::from(byte)])
+                    .collect();
+                reference::merge(&mut symbols, self.encoder.merges());
+                ids.append(&mut symbols);
+            }),
+        });
+        ids
+    }
+
+    fn encode_segment(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
+        self.model.splitter().for_each(text, |piece| {
+            self.encoder.encode_piece(&self.model, piece.as_bytes(), scratch, ids)
+        });
+    }
+
+    /// The text of `ids`. Bytes that are not UTF-8 become U+FFFD, as in Hugging Face; special
+    /// tokens are kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] (Hugging Face leaves unknown ids out without a word).
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        Ok(match String::from_utf8(self.decode_bytes(ids)?) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })
+    }
+
+    /// The bytes of `ids`: the inverse of [`encode`](PatchTokenizer::encode) and
+    /// [`encode_bytes`](PatchTokenizer::encode_bytes).
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`].
+    pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            bytes.extend_from_slice(self.checked_bytes(id)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Starts decoding a stream of ids.
+    pub fn decode_stream(&self) -> DecodeStream<'_> {
+        DecodeStream::new(self)
+    }
+
+    /// The bytes of a token, `None` outside the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.model.vocab().get(id)
+    }
+
+    /// [`token_bytes`](PatchTokenizer::token_bytes) with an error instead of `None`.
+    pub(crate) fn checked_bytes(&self, id: u32) -> Result<&[u8]> {
+        self.token_bytes(id).ok_or(Error::UnknownId {
+            id,
+            vocab_size: self.vocab_size(),
+        })
+    }
+
+    /// Number of ids, special tokens included: ids are 0 … `vocab_size() - 1`.
+    pub fn vocab_size(&self) -> usize {
+        self.model.vocab().len()
+    }
+
+    /// The ids of the special (added) tokens, in the order of the file.
+    pub fn special_ids(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.model.specials().iter().map(|special| special.id)
+    }
+
+    /// The id of `<|endoftext|>`, when it is a special token.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.model
+            .specials()
+            .iter()
+            .find(|special| special.content == "<|endoftext|>")
+            .map(|special| special.id)
+    }
+
+    /// What was changed against the base tokenizer, `None` for a tokenizer that is not patched.
+    pub fn patch_map(&self) -> Option<&PatchMap> {
+        self.patch_map.as_ref()
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(crate) fn specials(&self) -> &SpecialFinder {
+        &self.specials
+    }
+
+    /// The ids of `piece` when it is not cut into smaller pieces.
+    pub(crate) fn encode_piece(&self, piece: &[u8]) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.encoder
+            .encode_piece(&self.model, piece, &mut Scratch::default(), &mut ids);
+        ids
+    }
+
+    /// The same tokenizer with a patch map, which is checked.
+    pub(crate) fn with_patch_map(self, map: PatchMap) -> Result<Self> {
+        map.check(self.vocab_size(), |id| self.token_bytes(id))?;
+        Ok(PatchTokenizer {
+            patch_map: Some(map),
+            ..self
+        })
+    }
+}

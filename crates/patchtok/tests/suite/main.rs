@@ -1,0 +1,8 @@
+//! Tests of the public interface and of the program, one file a subject.
+
+mod cli;
+mod common;
+mod corpus;
+mod files;
+mod hugging_face;
+mod round_trip;

@@ -1,0 +1,147 @@
+//! The errors of the crate. An `Err` from the cache means that nothing changed.
+
+use std::io;
+
+use crate::sequence::SeqId;
+
+/// Result of a cache operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a cache operation was refused. The state is as it was before the call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The shape of the cache is not usable.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// The frame is not a multiple of the page of the backend.
+    #[error("a frame of {frame_bytes} bytes is not a multiple of the page of {page_bytes} bytes: use a larger frame")]
+    FrameBelowPage {
+        /// Bytes of a frame in the geometry.
+        frame_bytes: usize,
+        /// Bytes of the smallest unit that the backend maps.
+        page_bytes: usize,
+    },
+    /// All slots hold a sequence.
+    #[error("all {limit} slots are taken: free a sequence, or make the cache with a larger max_sequences")]
+    NoSlot {
+        /// `max_sequences` of the geometry.
+        limit: usize,
+    },
+    /// The id names no open sequence.
+    #[error("sequence {seq} is not open in this cache: it was freed, or the id comes from another cache")]
+    NotOpen {
+        /// The id that was used.
+        seq: SeqId,
+    },
+    /// The budget lacks the frames that the growth needs.
+    #[error(
+        "growth needs {need} frames and the budget has {free} free: free or truncate sequences, or raise the budget"
+    )]
+    NeedFrames {
+        /// Frames that the whole call would map.
+        need: usize,
+        /// Frames that the budget has left.
+        free: usize,
+    },
+    /// The length is above what the regions can hold.
+    #[error("a length of {len} tokens is above max_tokens, which is {max}: stop the sequence there")]
+    TooLong {
+        /// The length that was asked for.
+        len: usize,
+        /// `max_tokens` of the geometry.
+        max: usize,
+    },
+    /// Growth to a length below the present one.
+    #[error("sequence {seq} has {len} tokens and cannot grow to {new_len}: use truncate")]
+    GrowsBackward {
+        /// The sequence.
+        seq: SeqId,
+        /// Its length.
+        len: usize,
+        /// The length that was asked for.
+        new_len: usize,
+    },
+    /// Truncation to a length above the present one.
+    #[error("sequence {seq} has {len} tokens and cannot be truncated to {new_len}: use grow")]
+    TruncatesForward {
+        /// The sequence.
+        seq: SeqId,
+        /// Its length.
+        len: usize,
+        /// The length that was asked for.
+        new_len: usize,
+    },
+    /// The layer does not exist.
+    #[error("layer {layer} does not exist: the cache has {layers} layers")]
+    Layer {
+        /// The layer that was asked for.
+        layer: usize,
+        /// `layers` of the geometry.
+        layers: usize,
+    },
+    /// The rows are not all within the length of the sequence.
+    #[error("rows {start}..{end} are not within the {len} tokens of the sequence: grow it first")]
+    Rows {
+        /// First row.
+        start: usize,
+        /// One past the last row.
+        end: usize,
+        /// Length of the sequence.
+        len: usize,
+    },
+    /// The backend could not reserve or map.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Why a shape is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// A field is zero, or was never set.
+    #[error("{field} is 0: set it to at least 1")]
+    Zero {
+        /// Name of the field.
+        field: &'static str,
+    },
+    /// The frame is not a power of two.
+    #[error("frame_bytes is {value}: use a power of two of at least a page")]
+    FrameBytes {
+        /// The frame that was asked for.
+        value: usize,
+    },
+    /// A quantity is above its limit.
+    #[error("{field} would be {value}, the limit is {limit}: reduce the shape")]
+    TooLarge {
+        /// Name of the quantity.
+        field: &'static str,
+        /// Its value.
+        value: u128,
+        /// The largest value allowed.
+        limit: usize,
+    },
+}
+
+/// A call of the backend that the operating system (or the driver) refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} of {bytes} bytes failed ({source}): {hint}")]
+pub struct BackendError {
+    call: &'static str,
+    bytes: usize,
+    hint: &'static str,
+    source: io::Error,
+}
+
+impl BackendError {
+    /// The refusal `source` of `call` over `bytes` bytes; `hint` says what the user can do about it.
+    #[must_use]
+    pub fn new(call: &'static str, bytes: usize, hint: &'static str, source: io::Error) -> Self {
+        Self {
+            call,
+            bytes,
+            hint,
+            source,
+        }
+    }
+}

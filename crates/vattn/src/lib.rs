@@ -1,0 +1,71 @@
+//! A key/value cache allocator over virtual memory: every sequence gets contiguous addresses for its longest length, and
+//! physical pages are mapped behind them only as it grows. Attention kernels keep reading one plain slice per layer, and
+//! memory follows the tokens that exist instead of the tokens that might come.
+//!
+//! The types you meet:
+//!
+//! * [`Geometry`]: the shape of the cache (layers, row size, lengths, frame size), checked once.
+//! * [`KvCache`]: opens, grows, truncates and frees sequences under a budget of physical bytes.
+//! * [`SeqId`]: names one sequence; an id of a freed sequence is an error, never somebody else's rows.
+//! * [`Stats`]: what is reserved, mapped and used, and what the operating system says is really there.
+//!
+//! ```
+//! use vattn::{Geometry, KvCache};
+//!
+//! // GPT-2 small in f32: 12 layers, 768 floats in a key row and in a value row.
+//! let geometry = Geometry::builder()
+//!     .layers(12)
+//!     .row_bytes(768 * 4)
+//!     .max_tokens(1024)
+//!     .max_sequences(8)
+//!     .build()?;
+//! let mut cache = KvCache::new(geometry, 64 << 20)?;
+//!
+//! let seq = cache.open()?;
+//! cache.grow(seq, 5)?; // rows 0..5 exist in all layers, and are zero
+//! let (k, v) = cache.rows_mut(seq, 0, 4..5)?;
+//! k.fill(1);
+//! v.fill(2);
+//! assert_eq!(cache.k(seq, 0)?.len(), 5 * 768 * 4);
+//!
+//! // One 64 KiB frame for each of the 24 regions, where a static cache holds 72 MiB a sequence.
+//! let stats = cache.stats();
+//! assert_eq!(stats.mapped_bytes, 24 * (64 << 10));
+//! assert_eq!(stats.physical_bytes, stats.mapped_bytes);
+//!
+//! cache.free(seq)?;
+//! assert_eq!(cache.stats().physical_bytes, 0);
+//! # Ok::<(), vattn::Error>(())
+//! ```
+//!
+//! # What it is not
+//!
+//! It computes nothing: it knows bytes and lengths, no tensors, models or schedulers. It does not share rows between
+//! sequences, does not swap and does not choose a victim when the budget is spent: it answers [`Error::NeedFrames`] and
+//! leaves the state as it was, and the caller decides.
+//!
+//! # Below the front door
+//!
+//! [`backend`] is the seam under the state machine, [`host`] the backend over Linux memory files. [`host::Arena`] is one
+//! such file mapped whole, for programs that want memory of their own counted in the same way.
+//!
+//! The host backend needs a 64-bit Linux, kernel 5.14 or later.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("vattn needs 64-bit Linux: it reserves address space far beyond memory and backs it with memory files");
+
+mod audit;
+pub mod backend;
+mod cache;
+mod error;
+mod geometry;
+mod sequence;
+mod stats;
+
+pub use audit::AuditError;
+pub use backend::host;
+pub use cache::{KvCache, KvView};
+pub use error::{BackendError, Error, GeometryError, Result};
+pub use geometry::{Geometry, GeometryBuilder};
+pub use sequence::SeqId;
+pub use stats::Stats;

@@ -1,0 +1,97 @@
+//! The budget is a hard limit, and its errors carry numbers a scheduler can act on.
+
+use vattn::{Error, KvCache};
+
+use crate::small;
+
+/// Two layers: four regions a sequence. Rows of five eighths of a frame.
+fn cache(frames: usize) -> KvCache {
+    let geometry = small(2, 16, 4);
+    KvCache::new(geometry, frames * geometry.frame_bytes()).unwrap()
+}
+
+#[test]
+fn growth_stops_exactly_at_the_budget() {
+    let mut cache = cache(12);
+    let seq = cache.open().unwrap();
+    cache.grow(seq, 4).unwrap(); // 2.5 frames a region
+    assert_eq!(cache.free_frames(), 0);
+    // The region of three frames still has room for no whole row more: 5 rows are 3.125 frames.
+    assert!(matches!(
+        cache.grow(seq, 5),
+        Err(Error::NeedFrames { need: 4, free: 0 })
+    ));
+    assert_eq!(cache.len(seq).unwrap(), 4);
+    cache.truncate(seq, 3).unwrap(); // 1.875 frames
+    assert_eq!(cache.free_frames(), 4);
+    // Within the last frame a full budget is no obstacle.
+    let other = cache.open().unwrap();
+    cache.grow(other, 1).unwrap();
+    assert_eq!(cache.free_frames(), 0);
+    cache.grow(other, 1).unwrap();
+    assert_eq!(cache.stats().physical_bytes, cache.stats().budget_bytes);
+    cache.audit().unwrap();
+}
+
+#[test]
+fn a_batch_is_admitted_or_refused_as_a_whole() {
+    let mut cache = cache(8);
+    let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
+    let before = cache.stats();
+    assert!(matches!(
+        cache.grow_batch(&[(a, 1), (b, 2)]),
+        Err(Error::NeedFrames { need: 12, free: 8 })
+    ));
+    assert_eq!(cache.stats(), before);
+    cache.grow_batch(&[(a, 1), (b, 1)]).unwrap();
+    assert_eq!(cache.free_frames(), 0);
+    assert_eq!((cache.len(a).unwrap(), cache.len(b).unwrap()), (1, 1));
+}
+
+#[test]
+fn a_batch_may_name_a_sequence_twice() {
+    let mut cache = cache(12);
+    let seq = cache.open().unwrap();
+    cache.grow_batch(&[(seq, 1), (seq, 4)]).unwrap();
+    assert_eq!((cache.len(seq).unwrap(), cache.free_frames()), (4, 0));
+    assert!(matches!(
+        cache.grow_batch(&[(seq, 4), (seq, 5), (seq, 6)]),
+        Err(Error::NeedFrames { need: 4, free: 0 })
+    ));
+    assert_eq!(cache.len(seq).unwrap(), 4);
+    assert!(matches!(
+        cache.grow_batch(&[(seq, 4), (seq, 3)]),
+        Err(Error::GrowsBackward { len: 4, new_len: 3, .. })
+    ));
+    cache.audit().unwrap();
+}
+
+#[test]
+fn a_budget_below_what_is_mapped_only_stops_growth() {
+    let mut cache = cache(100);
+    let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
+    cache.grow_batch(&[(a, 4), (b, 1)]).unwrap();
+    cache.set_budget(0);
+    assert_eq!(
+        (cache.free_frames(), cache.stats().mapped_bytes),
+        (0, 16 * cache.geometry().frame_bytes())
+    );
+    cache.grow(a, 4).unwrap();
+    assert!(matches!(cache.grow(b, 2), Err(Error::NeedFrames { need: 4, free: 0 })));
+    // Not a whole frame more than four sequences' worth.
+    cache.set_budget(9 * cache.geometry().frame_bytes() - 1);
+    cache.free(a).unwrap();
+    assert_eq!(cache.free_frames(), 4);
+    cache.grow(b, 2).unwrap();
+    cache.audit().unwrap();
+}
+
+#[test]
+fn the_budget_may_be_anything() {
+    for budget in [0, 1, usize::MAX] {
+        let mut cache = KvCache::new(small(1, 4, 1), budget).unwrap();
+        let seq = cache.open().unwrap();
+        assert_eq!(cache.grow(seq, 1).is_ok(), budget == usize::MAX);
+        assert_eq!(cache.stats().budget_bytes, budget);
+    }
+}
