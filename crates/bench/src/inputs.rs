@@ -42,12 +42,17 @@ impl Subject {
                 config.vocab_size
             )));
         }
-        let start = config.bos_token_id.or(config.eos_token_id).or(tokenizer.eos_id()).ok_or_else(|| {
-            BenchError::Input(format!(
-                "neither config.json nor the tokenizer in {} names a token that starts or ends a text; set bos_token_id",
-                tokenizer_folder.display()
-            ))
-        })?;
+        let start = config
+            .bos_token_id
+            .or(config.eos_token_id)
+            .or(tokenizer.eos_id())
+            .ok_or_else(|| {
+                BenchError::Input(format!(
+                    "neither config.json nor the tokenizer in {} names a token that starts or ends a text; set \
+                 bos_token_id",
+                    tokenizer_folder.display()
+                ))
+            })?;
         let hugging_face = tokenizers::Tokenizer::from_file(tokenizer_folder.join("tokenizer.json")).ok();
         Ok(Self {
             model: Gpt2::new(&params)?,
@@ -254,11 +259,14 @@ impl Loaded {
                 what: "graphics processors",
                 why: "every figure is of this machine's processor and main memory".to_owned(),
             },
-            NotMeasured { what: "energy", why: "no energy counter is read".to_owned() },
+            NotMeasured {
+                what: "energy",
+                why: "no energy counter is read".to_owned(),
+            },
             NotMeasured {
                 what: "freely generated text",
-                why: "every arm replays the same given reply, so that the work in text is the same; what the models would \
-                      say of their own is judged by bits per byte only"
+                why: "every arm replays the same given reply, so that the work in text is the same; what the \
+                      models would say of their own is judged by bits per byte only"
                     .to_owned(),
             },
         ];

@@ -54,11 +54,10 @@ impl Output {
         let place = if exists {
             folder
         } else {
-            let above =
-                folder
-                    .ancestors()
-                    .skip(1)
-                    .map(|above| if above == Path::new("") { Path::new(".") } else { above });
+            let above = folder
+                .ancestors()
+                .skip(1)
+                .map(|above| if above == Path::new("") { Path::new(".") } else { above });
             above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("."))
         };
         let staging = tempfile::Builder::new()

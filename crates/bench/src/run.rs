@@ -89,7 +89,8 @@ fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, B
         let need = runs * (longest * geometry.token_bytes() / runs).next_multiple_of(FRAME_BYTES);
         if need > budget {
             return Err(BenchError::Input(format!(
-                "--kv-budget {mebibytes} gives {budget} bytes, but one text of {longest} tokens needs {need}; give at least {}",
+                "--kv-budget {mebibytes} gives {budget} bytes, but one text of {longest} tokens needs {need}; \
+                 give at least {}",
                 need.div_ceil(1 << 20)
             )));
         }
@@ -114,7 +115,8 @@ fn inputs(loaded: &Loaded, workload: &Workload, settings: Settings) -> Inputs {
             batch: settings.batch,
             rounds: settings.rounds,
             pages_too_short: workload.pages_too_short,
-            order: "one untimed pass; then arms take turns batch by batch, in an order that is reversed every other turn",
+            order: "one untimed pass; then arms take turns batch by batch, in an order that is reversed every other \
+                    turn",
         },
         kv_stores: KvInput {
             budget: Figure::computed(settings.kv_budget as f64, Unit::Bytes),

@@ -117,8 +117,8 @@ impl Workload {
             part /= 2;
         }
         Err(BenchError::Input(format!(
-            "no page of the corpus gives a prompt and a reply of {MIN_PART_BYTES} to {PART_BYTES} bytes each that fit the \
-             model's context; the longest page has {} bytes",
+            "no page of the corpus gives a prompt and a reply of {MIN_PART_BYTES} to {PART_BYTES} bytes each \
+             that fit the model's context; the longest page has {} bytes",
             pages.texts.iter().map(String::len).max().unwrap_or(0)
         )))
     }

@@ -120,8 +120,8 @@ fn workload_line(report: &Report) -> String {
     let (work, shape) = (&report.inputs.workload, &report.inputs.model_shape);
     let environment = &report.environment;
     format!(
-        "{} texts, {} B prompt + {} B reply each, batches of {}, {} rounds interleaved  |  GPT-2 architecture, {} layers, \
-         width {}, vocabulary {}, context {}  |  {}, {} cores",
+        "{} texts, {} B prompt + {} B reply each, batches of {}, {} rounds interleaved  |  GPT-2 architecture, \
+         {} layers, width {}, vocabulary {}, context {}  |  {}, {} cores",
         work.texts,
         number(work.prompt_bytes as f64 / work.texts.max(1) as f64, 0),
         number(work.reply_bytes as f64 / work.texts.max(1) as f64, 0),
