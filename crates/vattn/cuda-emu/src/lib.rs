@@ -8,6 +8,19 @@
 //!
 //! * [`memory`]: reserved addresses, physical handles, mappings and access rights; every access of the device is checked.
 //! * [`ptx`]: the interpreter that runs kernels over that memory.
+//! * [`stream`]: streams and events; queued work runs at once, or as late as the documentation allows.
+//! * [`work`]: what streams do.
+//! * [`device`]: one device with all of that, and the checks that every call goes through.
+//! * [`entry`]: the functions of the shared library.
+//! * [`fault`] and [`knobs`]: calls that fail on request, and how the device is built.
+//! * [`code`]: the results of the driver API.
 
+pub mod code;
+pub mod device;
+pub mod entry;
+pub mod fault;
+pub mod knobs;
 pub mod memory;
 pub mod ptx;
+pub mod stream;
+pub mod work;

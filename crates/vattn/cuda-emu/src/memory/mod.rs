@@ -1,5 +1,12 @@
 //! Device memory: what is mapped where, who may read and write it, and what it holds.
 
+mod arena;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{Memory, Rights};
+
 /// Device memory as kernels and copies see it: an access succeeds whole, or faults and changes nothing.
 pub trait DeviceMemory {
     /// Copies the bytes at `address` out.
