@@ -63,6 +63,8 @@ mod sequence;
 mod stats;
 
 pub use audit::AuditError;
+#[cfg(feature = "cuda")]
+pub use backend::cuda;
 pub use backend::host;
 pub use cache::{KvCache, KvView};
 pub use error::{BackendError, Error, GeometryError, Result};

@@ -17,6 +17,8 @@ use std::ops::Range;
 
 use crate::error::BackendError;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod host;
 
 /// Where memory comes from.

@@ -1,0 +1,127 @@
+//! The emulated driver, loaded as a program loads the real one: by the dynamic loader, under the driver's name.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_char};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use libloading::os::unix::{Library, Symbol};
+
+type Reset = unsafe extern "C" fn(*const c_char) -> u32;
+type Fail = unsafe extern "C" fn(*const c_char, u64, u64, u32) -> u32;
+type Report = unsafe extern "C" fn(*mut c_char, usize) -> usize;
+
+struct Functions {
+    reset: Symbol<Reset>,
+    fail: Symbol<Fail>,
+    report: Symbol<Report>,
+    _library: Library,
+}
+
+/// Loads the shared library that cargo built beside this test. Its name in the loader is the driver's, so that later
+/// loading by that name finds it.
+fn functions() -> &'static Functions {
+    static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+    FUNCTIONS.get_or_init(|| {
+        let beside = std::env::current_exe().unwrap().with_file_name("libvattn_cuda_emu.so");
+        // SAFETY: the library is ours, and its functions have these types.
+        unsafe {
+            let library = Library::new(&beside).unwrap_or_else(|error| panic!("{}: {error}", beside.display()));
+            Functions {
+                reset: library.get(b"cudaEmuReset").unwrap(),
+                fail: library.get(b"cudaEmuFail").unwrap(),
+                report: library.get(b"cudaEmuReport").unwrap(),
+                _library: library,
+            }
+        }
+    })
+}
+
+/// The one emulated device of the process, new, and this test's alone while the value lives.
+pub(crate) struct Emulator {
+    functions: &'static Functions,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// What the emulated driver says of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What lives on the device.
+    pub(crate) live: BTreeMap<String, u64>,
+    /// How often each function was called.
+    pub(crate) calls: BTreeMap<String, u64>,
+    /// Bytes used, the most ever used, calls that failed on request.
+    pub(crate) counts: BTreeMap<String, u64>,
+    /// Calls that were refused, and work that went wrong.
+    pub(crate) refusals: Vec<String>,
+}
+
+impl Emulator {
+    /// A new device with these knobs.
+    pub(crate) fn new(knobs: &str) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let functions = functions();
+        let text = CString::new(knobs).unwrap();
+        // SAFETY: the text ends with a nul.
+        assert_eq!(unsafe { (functions.reset)(text.as_ptr()) }, 0, "knobs {knobs}");
+        Self {
+            functions,
+            _alone: alone,
+        }
+    }
+
+    /// Lets calls of `function` ("" is any) fail with `code`: not the first `skip` from now on, but the next `fail`.
+    pub(crate) fn fail(&self, function: &str, skip: u64, fail: u64, code: u32) {
+        let text = CString::new(function).unwrap();
+        // SAFETY: the text ends with a nul.
+        assert_eq!(unsafe { (self.functions.fail)(text.as_ptr(), skip, fail, code) }, 0);
+    }
+
+    /// Lets no call fail any more.
+    pub(crate) fn forget(&self) {
+        self.fail("", 0, 0, 0);
+    }
+
+    pub(crate) fn findings(&self) -> Findings {
+        let mut buffer = vec![0u8; 1 << 16];
+        // SAFETY: the buffer has this many bytes.
+        let length = unsafe { (self.functions.report)(buffer.as_mut_ptr().cast(), buffer.len()) };
+        let text = std::str::from_utf8(&buffer[..length]).expect("the report fits");
+        let mut findings = Findings::default();
+        for line in text.lines() {
+            let (kind, rest) = line.split_once(' ').unwrap();
+            if kind == "refusal" {
+                findings.refusals.push(rest.to_owned());
+                continue;
+            }
+            let (name, value) = rest.split_once(' ').unwrap();
+            let map = match kind {
+                "live" => &mut findings.live,
+                "call" => &mut findings.calls,
+                _ => &mut findings.counts,
+            };
+            map.insert(name.to_owned(), value.parse().unwrap());
+        }
+        findings
+    }
+
+    /// Checks that nothing lives on the device any more.
+    #[track_caller]
+    pub(crate) fn assert_no_leaks(&self) {
+        let findings = self.findings();
+        assert!(
+            findings.live.values().all(|&count| count == 0) && findings.counts["used"] == 0,
+            "leaked: {:?}, {} bytes; refusals: {:#?}",
+            findings.live,
+            findings.counts["used"],
+            findings.refusals
+        );
+    }
+
+    /// Checks that no rule of the driver was broken.
+    #[track_caller]
+    pub(crate) fn assert_no_refusals(&self) {
+        let refusals = self.findings().refusals;
+        assert!(refusals.is_empty(), "{refusals:#?}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The CUDA backend of `vattn` over the emulated driver, through the whole way a program takes: the dynamic loader finds the
+//! driver, cudarc calls it.
+
+#![allow(unsafe_code, reason = "the emulator is reached through its C functions")]
+
+mod driver;
+mod emulator;
