@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
+use crate::kv::KvGeometry;
 
 /// The activation inside a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +152,16 @@ impl Gpt2Config {
     /// Width inside the MLP.
     pub fn inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
+    }
+
+    /// Shape of a KV store for up to `max_sequences` sequences of the full context.
+    pub fn kv_geometry(&self, max_sequences: usize) -> KvGeometry {
+        KvGeometry {
+            layers: self.n_layer,
+            row_floats: self.n_embd,
+            max_tokens: self.n_positions,
+            max_sequences,
+        }
     }
 
     /// Width of one head.

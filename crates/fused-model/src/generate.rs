@@ -1,8 +1,8 @@
 //! Batched greedy generation over any KV store.
 
 use crate::error::ModelError;
-use crate::gpt2::{Chunk, Gpt2, Logits};
 use crate::kv::{KvError, KvId, KvMemory, KvStore};
+use crate::model::{CausalLm, Chunk, Logits, argmax};
 
 /// One text to continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,13 +75,13 @@ pub enum Event {
 /// [`ModelError::Kv`] when the store cannot hold even one sequence or fills up while all are running. The store is
 /// left without the sequences of this call.
 pub fn generate(
-    model: &Gpt2,
+    model: &mut dyn CausalLm,
     kv: &mut dyn KvStore,
     requests: &[Request],
     max_batch: usize,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Vec<Vec<u32>>, ModelError> {
-    let context = model.config().n_positions;
+    let context = model.context();
     for (index, request) in requests.iter().enumerate() {
         // The last output token is never read back.
         let tokens = request.prompt.len() + request.reply.max_tokens().saturating_sub(1);
@@ -124,7 +124,7 @@ struct Live {
 }
 
 struct Run<'a> {
-    model: &'a Gpt2,
+    model: &'a mut dyn CausalLm,
     kv: &'a mut dyn KvStore,
     requests: &'a [Request],
     observe: &'a mut dyn FnMut(Event),
@@ -187,8 +187,9 @@ impl Run<'_> {
 
     /// One pass; the most likely next token of each chunk.
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<u32>, ModelError> {
+        let width = self.model.vocab_size();
         let logits = self.model.forward(self.kv, chunks, Logits::Last)?;
-        let best = Gpt2::greedy(&logits)?;
+        let best = logits.chunks_exact(width).map(argmax).collect();
         let tokens = chunks.iter().map(|chunk| chunk.ids.len()).sum();
         (self.observe)(Event::Step {
             sequences: chunks.len(),

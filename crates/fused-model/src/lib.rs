@@ -20,13 +20,13 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // 64 tokens of vocabulary, 32 of context, width 16, 2 layers, 2 heads; weights drawn from seed 1.
 //! let params = Params::random(Gpt2Config::new(64, 32, 16, 2, 2), 1);
-//! let model = Gpt2::new(&params)?;
+//! let mut model = Gpt2::new(&params)?;
 //!
 //! // Room for 4 sequences, in frames of 64 KiB, 16 MiB at most.
 //! let mut kv = VirtualKv::new(&model.kv_geometry(4), 64 << 10, 16 << 20)?;
 //!
 //! let request = Request { prompt: vec![3, 14, 15], reply: Reply::Greedy { max_tokens: 8, stop: None } };
-//! let outputs = generate(&model, &mut kv, &[request.clone(), request], 2, &mut |_event| {})?;
+//! let outputs = generate(&mut model, &mut kv, &[request.clone(), request], 2, &mut |_event| {})?;
 //! assert_eq!(outputs[0].len(), 8);
 //! assert_eq!(outputs[0], outputs[1]);
 //! assert_eq!(kv.memory().used_bytes, 0); // finished sequences give their memory back
@@ -45,6 +45,7 @@ mod generate;
 mod gpt2;
 mod kernels;
 pub mod kv;
+mod model;
 mod params;
 mod pass;
 mod rng;
@@ -54,6 +55,8 @@ pub mod train;
 pub use config::{Activation, Gpt2Config};
 pub use error::ModelError;
 pub use generate::{Event, Reply, Request, generate};
-pub use gpt2::{Chunk, Gpt2, Logits};
+pub use gpt2::reference::ReferenceGpt2;
+pub use gpt2::reference::ReferenceGpt2 as Gpt2;
+pub use model::{CausalLm, Chunk, Logits, argmax};
 pub use params::{Params, SaveAs};
 pub use score::{Score, score};

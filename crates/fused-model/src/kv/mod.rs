@@ -9,6 +9,8 @@
 //! All three live in memory files of the operating system, so [`KvMemory::physical_bytes`] is counted in the same way
 //! for each: by the kernel, not by a formula.
 
+use std::ops::Range;
+
 mod paged;
 mod r#static;
 mod virt;
@@ -169,6 +171,9 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Fills the K and the V row of one token; see [`KvStore::write`].
+pub type FillRow<'a> = dyn FnMut(usize, &mut [f32], &mut [f32]) + 'a;
+
 /// A store of K and V rows for many sequences.
 pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// What kind of store it is, for reports.
@@ -195,11 +200,12 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// [`KvError::NotOpen`], [`KvError::TooLong`], [`KvError::NeedMemory`].
     fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError>;
 
-    /// Writes rows `start..` of one layer: `k` and `v` are `(tokens, row_floats)`.
+    /// Writes rows of one layer in place: `fill(i, k, v)` is called for each of `tokens` in order, `i` counting from 0,
+    /// with its K and its V row of `row_floats` each.
     ///
     /// # Errors
-    /// [`KvError::NotOpen`], [`KvError::OutOfRange`].
-    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError>;
+    /// [`KvError::NotOpen`], [`KvError::OutOfRange`]; nothing is written then.
+    fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError>;
 
     /// The K and V rows of one layer, `(len, row_floats)` each.
     ///
@@ -276,21 +282,13 @@ impl<T> Slots<T> {
     }
 }
 
-/// Refuses rows outside a sequence of `len` tokens.
-fn check_rows(
-    geometry: &KvGeometry,
-    layer: usize,
-    start: usize,
-    k: &[f32],
-    v: &[f32],
-    len: usize,
-) -> Result<(), KvError> {
-    let end = start + k.len().max(v.len()) / geometry.row_floats;
-    if k.len() != v.len() || layer >= geometry.layers || end > len || !k.len().is_multiple_of(geometry.row_floats) {
+/// Refuses a layer the store lacks and rows outside a sequence of `len` tokens.
+fn check_rows(geometry: &KvGeometry, layer: usize, tokens: &Range<usize>, len: usize) -> Result<(), KvError> {
+    if layer >= geometry.layers || tokens.start > tokens.end || tokens.end > len {
         return Err(KvError::OutOfRange {
             layer,
-            start,
-            end,
+            start: tokens.start,
+            end: tokens.end,
             len,
             layers: geometry.layers,
         });

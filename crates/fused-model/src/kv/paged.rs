@@ -1,9 +1,11 @@
 //! Blocks of 16 tokens and a block table for each sequence: the layout of PagedAttention (Kwon et al. 2023), the strong
 //! baseline.
 
+use std::ops::Range;
+
 use vattn::host::Arena;
 
-use super::{KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
 
 /// Tokens in a block: vLLM's default.
 const BLOCK_TOKENS: usize = 16;
@@ -103,28 +105,23 @@ impl KvStore for PagedKv {
         Ok(())
     }
 
-    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError> {
-        check_rows(&self.geometry, layer, start, k, v, self.len(id)?)?;
+    fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
+        check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
         let (row, block, stride) = (self.geometry.row_floats, self.block_floats(), self.stride());
         let table = &self.sequences.get(id)?.table;
         let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
-        for (part, values) in [k, v].into_iter().enumerate() {
-            for (token, values) in values
-                .chunks_exact(row)
-                .enumerate()
-                .map(|(i, values)| (start + i, values))
-            {
-                let (block_at, row_at) = (token / BLOCK_TOKENS, token % BLOCK_TOKENS);
-                let first = table[block_at] * stride + (2 * layer + part) * block + row_at * row;
-                floats[first..first + row].copy_from_slice(values);
-            }
+        for (i, token) in tokens.enumerate() {
+            let start = table[token / BLOCK_TOKENS] * stride + 2 * layer * block + token % BLOCK_TOKENS * row;
+            // The block's V rows follow its K rows.
+            let (k, v) = floats[start..start + block + row].split_at_mut(block);
+            fill(i, &mut k[..row], v);
         }
         Ok(())
     }
 
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
         let sequence = self.sequences.get(id)?;
-        check_rows(&self.geometry, layer, 0, &[], &[], sequence.len)?;
+        check_rows(&self.geometry, layer, &(0..sequence.len), sequence.len)?;
         let rows = |part| Rows::Blocks {
             arena: bytemuck::cast_slice(self.arena.as_slice()),
             table: &sequence.table,

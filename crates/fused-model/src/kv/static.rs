@@ -1,8 +1,10 @@
 //! The whole maximum length of every sequence, set aside and backed from the start.
 
+use std::ops::Range;
+
 use vattn::host::Arena;
 
-use super::{KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
 
 /// Rows laid out as `(sequence, layer, K|V, max_tokens, row)` in one memory that is physical from the start: what a
 /// framework's static cache costs.
@@ -64,19 +66,23 @@ impl KvStore for StaticKv {
         Ok(())
     }
 
-    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError> {
-        check_rows(&self.geometry, layer, start, k, v, self.len(id)?)?;
-        for (part, values) in [k, v].into_iter().enumerate() {
-            let first = self.start(id, layer, part) + start * self.geometry.row_floats;
-            let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
-            floats[first..first + values.len()].copy_from_slice(values);
+    fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
+        check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
+        let row = self.geometry.row_floats;
+        let [k, v] = [0, 1].map(|part| self.start(id, layer, part) + tokens.start * row);
+        let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
+        // K rows of a layer lie before its V rows.
+        let (before, values) = floats.split_at_mut(v);
+        let keys = before[k..].chunks_exact_mut(row);
+        for (i, (k, v)) in keys.zip(values.chunks_exact_mut(row)).take(tokens.len()).enumerate() {
+            fill(i, k, v);
         }
         Ok(())
     }
 
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
         let len = self.len(id)?;
-        check_rows(&self.geometry, layer, 0, &[], &[], len)?;
+        check_rows(&self.geometry, layer, &(0..len), len)?;
         let floats: &[f32] = bytemuck::cast_slice(self.arena.as_slice());
         let rows = |part| {
             let first = self.start(id, layer, part);

@@ -1,8 +1,10 @@
 //! Contiguous addresses for each sequence, physical memory mapped as it grows and given back when it ends.
 
+use std::ops::Range;
+
 use vattn::{Geometry, KvCache, SeqId};
 
-use super::{KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_rows};
 
 /// Rows in a [`vattn::KvCache`].
 #[derive(Debug)]
@@ -78,12 +80,14 @@ impl KvStore for VirtualKv {
         })
     }
 
-    fn write(&mut self, id: KvId, layer: usize, start: usize, k: &[f32], v: &[f32]) -> Result<(), KvError> {
-        check_rows(&self.geometry, layer, start, k, v, self.len(id)?)?;
-        let tokens = start..start + k.len() / self.geometry.row_floats;
-        let (k_rows, v_rows) = self.cache.rows_mut(*self.sequences.get(id)?, layer, tokens)?;
-        k_rows.copy_from_slice(bytemuck::cast_slice(k));
-        v_rows.copy_from_slice(bytemuck::cast_slice(v));
+    fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
+        check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
+        let row = self.geometry.row_floats;
+        let (k, v) = self.cache.rows_mut(*self.sequences.get(id)?, layer, tokens)?;
+        let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
+        for (i, (k, v)) in k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row)).enumerate() {
+            fill(i, k, v);
+        }
         Ok(())
     }
 

@@ -1,0 +1,3 @@
+//! GPT-2.
+
+pub(crate) mod reference;
