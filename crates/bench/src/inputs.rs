@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fused_model::{Gpt2, Gpt2Config, Params, Score, adapt, score};
+use fused_model::{Gpt2, Gpt2Config, Options, Params, Score, adapt, score};
 use patchtok::{Corpus, PatchTokenizer, Progress, VocabBuilder};
 
 use crate::cli::Cli;
@@ -55,7 +55,7 @@ impl Subject {
             })?;
         let hugging_face = tokenizers::Tokenizer::from_file(tokenizer_folder.join("tokenizer.json")).ok();
         Ok(Self {
-            model: Gpt2::new(&params)?,
+            model: Gpt2::new(&params, Options::default())?,
             tokenizer,
             hugging_face,
             params,

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use fused_model::kv::PagedKv;
+
 use crate::cli::Cli;
 use crate::environment::Start;
 use crate::error::BenchError;
 use crate::inputs::{Loaded, Subject};
-use crate::measure::serving::{FRAME_BYTES, PAGED_BLOCK_TOKENS, Settings};
+use crate::measure::serving::{FRAME_BYTES, Settings};
 use crate::measure::{Measurements, quality, serving, tokens};
 use crate::output::Output;
 use crate::progress::Stage;
@@ -67,7 +69,7 @@ fn needed_tokens(subject: &Subject, text: &Text) -> usize {
 fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
     let subjects = [&loaded.base, &loaded.patched];
     let whole = subjects.map(|subject| {
-        let geometry = subject.model.kv_geometry(cli.batch);
+        let geometry = subject.model.config().kv_geometry(cli.batch);
         // Whole frames for every row run, so that a store with this budget can be filled.
         let runs = geometry.max_sequences * 2 * geometry.layers;
         runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
@@ -78,7 +80,7 @@ fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, B
     };
     let budget = mebibytes << 20;
     for subject in subjects {
-        let geometry = subject.model.kv_geometry(1);
+        let geometry = subject.model.config().kv_geometry(1);
         let runs = 2 * geometry.layers;
         let longest = workload
             .texts
@@ -121,7 +123,7 @@ fn inputs(loaded: &Loaded, workload: &Workload, settings: Settings) -> Inputs {
         kv_stores: KvInput {
             budget: Figure::computed(settings.kv_budget as f64, Unit::Bytes),
             frame: Figure::computed(FRAME_BYTES as f64, Unit::Bytes),
-            paged_block_tokens: PAGED_BLOCK_TOKENS,
+            paged_block_tokens: PagedKv::BLOCK_TOKENS,
         },
     }
 }

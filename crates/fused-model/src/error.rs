@@ -36,6 +36,14 @@ pub enum ModelError {
     /// The tokenizer and the model do not belong together.
     #[error("{0}")]
     Mismatch(String),
+    /// Worker threads could not be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The KV store refused.
     #[error(transparent)]
     Kv(#[from] crate::kv::KvError),

@@ -15,12 +15,12 @@
 //!
 //! ```
 //! use fused_model::kv::{KvStore, VirtualKv};
-//! use fused_model::{Gpt2, Gpt2Config, Params, Reply, Request, generate};
+//! use fused_model::{CausalLm, Gpt2, Gpt2Config, Options, Params, Reply, Request, generate};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // 64 tokens of vocabulary, 32 of context, width 16, 2 layers, 2 heads; weights drawn from seed 1.
 //! let params = Params::random(Gpt2Config::new(64, 32, 16, 2, 2), 1);
-//! let mut model = Gpt2::new(&params)?;
+//! let mut model = Gpt2::new(&params, Options::default())?;
 //!
 //! // Room for 4 sequences, in frames of 64 KiB, 16 MiB at most.
 //! let mut kv = VirtualKv::new(&model.kv_geometry(4), 64 << 10, 16 << 20)?;
@@ -45,18 +45,21 @@ mod generate;
 mod gpt2;
 mod kernels;
 pub mod kv;
+mod linear;
 mod model;
 mod params;
 mod pass;
 mod rng;
 mod score;
+mod threads;
 pub mod train;
 
 pub use config::{Activation, Gpt2Config};
 pub use error::ModelError;
 pub use generate::{Event, Reply, Request, generate};
 pub use gpt2::reference::ReferenceGpt2;
-pub use gpt2::reference::ReferenceGpt2 as Gpt2;
+pub use gpt2::{Gpt2, Options};
+pub use linear::Precision;
 pub use model::{CausalLm, Chunk, Logits, argmax};
 pub use params::{Params, SaveAs};
 pub use score::{Score, score};

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Chunk, Gpt2, Logits, Params, Reply, Request, generate, score};
+use fused_model::{
+    CausalLm, Chunk, Gpt2, Logits, Options, Params, Precision, ReferenceGpt2, Reply, Request, generate, score,
+};
 use safetensors::SafeTensors;
 
 fn fixture() -> PathBuf {
@@ -22,13 +24,42 @@ fn shared(name: &str) -> Option<PathBuf> {
     Some(dir)
 }
 
-fn stores(model: &Gpt2, sequences: usize) -> Vec<Box<dyn KvStore>> {
+/// The reference, and the fast path on one and on three threads.
+fn models(params: &Params) -> Vec<Named> {
+    let fast = |threads| {
+        let options = Options {
+            threads,
+            ..Options::default()
+        };
+        Box::new(Gpt2::new(params, options).unwrap())
+    };
+    vec![
+        ("reference", Box::new(ReferenceGpt2::new(params).unwrap())),
+        ("1 thread", fast(1)),
+        ("3 threads", fast(3)),
+    ]
+}
+
+fn stores(model: &dyn CausalLm, sequences: usize) -> Vec<Box<dyn KvStore>> {
     let geometry = model.kv_geometry(sequences);
     vec![
         Box::new(StaticKv::new(&geometry).unwrap()),
         Box::new(PagedKv::new(&geometry).unwrap()),
         Box::new(VirtualKv::new(&geometry, 4096, 1 << 30).unwrap()),
     ]
+}
+
+type Named = (&'static str, Box<dyn CausalLm>);
+
+/// Every model over every store.
+fn models_and_stores(params: &Params, sequences: usize) -> Vec<(Named, Box<dyn KvStore>)> {
+    let stores = |kind: usize| {
+        models(params).into_iter().map(move |model| {
+            let kv = stores(model.1.as_ref(), sequences).swap_remove(kind);
+            (model, kv)
+        })
+    };
+    (0..3).flat_map(stores).collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -53,7 +84,6 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
     let golden = SafeTensors::deserialize(&golden).unwrap();
     let text = std::fs::read_to_string(fixture().join("golden.json")).unwrap();
     let text: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let model = Gpt2::load(&fixture()).unwrap();
     let list = |value: &serde_json::Value| -> Vec<u32> {
         value
             .as_array()
@@ -62,7 +92,8 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
             .map(|id| id.as_u64().unwrap() as u32)
             .collect()
     };
-    for mut kv in stores(&model, 3) {
+    for (model, mut kv) in models_and_stores(&Params::load(&fixture()).unwrap(), 3) {
+        let (name, mut model) = model;
         let mut requests = Vec::new();
         for case in ["len1", "len7", "len24"] {
             let ids = list(&text[case]["ids"]);
@@ -73,8 +104,7 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
             let logits = model
                 .forward(kv.as_mut(), &[Chunk { sequence, ids: &ids }], Logits::All)
                 .unwrap();
-            let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
-            assert_close(&logits, &want, &format!("{} {case} at once", kv.name()));
+            assert_close(logits, &want, &format!("{name} {} {case} at once", kv.name()));
             kv.free(sequence).unwrap();
 
             let sequence = kv.open().unwrap();
@@ -82,8 +112,7 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
                 let logits = model
                     .forward(kv.as_mut(), &[Chunk { sequence, ids: &[*id] }], Logits::Last)
                     .unwrap();
-                let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
-                assert_close(&logits, want, &format!("{} {case} by token", kv.name()));
+                assert_close(logits, want, &format!("{name} {} {case} by token", kv.name()));
             }
             kv.free(sequence).unwrap();
             requests.push(Request {
@@ -96,17 +125,46 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
         }
         // Alone and batched.
         for max_batch in [1, 3] {
-            let outputs = generate(&model, kv.as_mut(), &requests, max_batch, &mut |_| {}).unwrap();
+            let outputs = generate(model.as_mut(), kv.as_mut(), &requests, max_batch, &mut |_| {}).unwrap();
             for (case, output) in ["len1", "len7", "len24"].into_iter().zip(outputs) {
                 assert_eq!(
                     output,
                     list(&text[case]["greedy32"]),
-                    "{} {case} batch {max_batch}",
+                    "{name} {} {case} batch {max_batch}",
                     kv.name()
                 );
             }
         }
         assert_eq!(kv.memory().used_bytes, 0, "{}", kv.name());
+    }
+}
+
+/// Largest error of a logit against transformers in `f32`, for weights kept in 2 bytes and in 1.
+#[test]
+fn smaller_weights_stay_near_the_golden_logits() {
+    let golden = std::fs::read(fixture().join("golden.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&golden).unwrap();
+    let text = std::fs::read_to_string(fixture().join("golden.json")).unwrap();
+    let text: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids: Vec<u32> = serde_json::from_value(text["len24"]["ids"].clone()).unwrap();
+    let want = floats(golden.tensor("len24.logits").unwrap().data());
+    let spread = want.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+    for (precision, bound) in [(Precision::F16, 2e-3), (Precision::Int8, 5e-2)] {
+        let mut model = Gpt2::load(&fixture(), Options { precision, threads: 1 }).unwrap();
+        let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
+        let sequence = kv.open().unwrap();
+        let got = model
+            .forward(&mut kv, &[Chunk { sequence, ids: &ids }], Logits::All)
+            .unwrap();
+        let error = got
+            .iter()
+            .zip(&want)
+            .fold(0.0f32, |top, (got, want)| top.max((got - want).abs()));
+        eprintln!("{precision:?}: error {error} of {spread}");
+        assert!(
+            error < bound * spread,
+            "{precision:?}: error {error}, logits up to {spread}"
+        );
     }
 }
 
@@ -118,9 +176,9 @@ fn logits_of_gpt_nano_sort() {
     let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
     let part = |name: &str| floats(&base64(golden[name]["data"].as_str().unwrap()));
     let ids: Vec<u32> = part("idx").into_iter().map(|id| id as u32).collect();
-    let model = Gpt2::load(&dir.join("hf")).unwrap();
-    assert!(!model.config().tie_word_embeddings);
-    for mut kv in stores(&model, 3) {
+    let params = Params::load(&dir.join("hf")).unwrap();
+    assert!(!params.config().tie_word_embeddings);
+    for ((name, mut model), mut kv) in models_and_stores(&params, 3) {
         let mut chunks = Vec::new();
         for ids in ids.chunks(11) {
             chunks.push(Chunk {
@@ -129,8 +187,7 @@ fn logits_of_gpt_nano_sort() {
             });
         }
         let logits = model.forward(kv.as_mut(), &chunks, Logits::All).unwrap();
-        let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
-        assert_close(&logits, &part("lm_head"), kv.name());
+        assert_close(logits, &part("lm_head"), &format!("{name} {}", kv.name()));
     }
 }
 
@@ -143,7 +200,6 @@ fn slm4096_recites_its_corpus() {
     let chars: std::collections::HashMap<char, u32> = serde_json::from_str(&chars).unwrap();
     let ids: Vec<u32> = corpus.chars().map(|char| chars[&char]).collect();
     let params = Params::load(&dir.join("hf")).unwrap();
-    let model = Gpt2::new(&params).unwrap();
     let prompt = ids[..64].to_vec();
     let request = Request {
         prompt,
@@ -152,9 +208,16 @@ fn slm4096_recites_its_corpus() {
             stop: None,
         },
     };
-    for mut kv in stores(&model, 1) {
-        let output = &generate(&model, kv.as_mut(), std::slice::from_ref(&request), 1, &mut |_| {}).unwrap()[0];
-        assert_eq!(output[..], ids[64..124], "{}", kv.name());
+    for ((name, mut model), mut kv) in models_and_stores(&params, 1) {
+        let output = &generate(
+            model.as_mut(),
+            kv.as_mut(),
+            std::slice::from_ref(&request),
+            1,
+            &mut |_| {},
+        )
+        .unwrap()[0];
+        assert_eq!(output[..], ids[64..124], "{name} {}", kv.name());
     }
     let score = score(&params, ids[0], &ids[1..], corpus.len() - 1).unwrap();
     assert!(

@@ -1,11 +1,21 @@
 //! The three KV stores against each other, and their errors.
 
 use fused_model::kv::{KvError, KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Chunk, Gpt2, Gpt2Config, Logits, ModelError, Params, Reply, Request, generate};
+use fused_model::{
+    CausalLm, Chunk, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, Precision, Reply, Request, generate,
+};
 use proptest::prelude::*;
 
+fn params() -> Params {
+    Params::random(Gpt2Config::new(50, 64, 32, 2, 2), 3)
+}
+
+fn model(precision: Precision, threads: usize) -> Gpt2 {
+    Gpt2::new(&params(), Options { precision, threads }).unwrap()
+}
+
 fn tiny() -> Gpt2 {
-    Gpt2::new(&Params::random(Gpt2Config::new(50, 64, 32, 2, 2), 3)).unwrap()
+    model(Precision::F32, 2)
 }
 
 fn stores(geometry: &KvGeometry) -> Vec<Box<dyn KvStore>> {
@@ -37,7 +47,7 @@ proptest! {
     /// Any schedule of passes and frees gives the same bits whatever the store.
     #[test]
     fn logits_are_bit_identical(ops in prop::collection::vec(op(), 1..12)) {
-        let model = tiny();
+        let mut model = tiny();
         let mut transcripts = Vec::new();
         for mut kv in stores(&model.kv_geometry(4)) {
             let mut places = [None; 4];
@@ -54,7 +64,6 @@ proptest! {
                         }
                         if !chunks.is_empty() {
                             let logits = model.forward(kv.as_mut(), &chunks, Logits::All).unwrap();
-                            let logits: Vec<f32> = logits.flatten_all().unwrap().to_vec1().unwrap();
                             transcript.push(logits.iter().map(|x| x.to_bits()).collect());
                         }
                     }
@@ -69,6 +78,53 @@ proptest! {
         }
         prop_assert_eq!(&transcripts[0], &transcripts[1], "static and paged");
         prop_assert_eq!(&transcripts[0], &transcripts[2], "static and virtual");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// A token's logits have the same bits alone and in a batch, in one pass and in chunks, on one thread and on three.
+    #[test]
+    fn logits_do_not_depend_on_chunks_batch_or_threads(
+        texts in prop::collection::vec(prop::collection::vec(0u32..50, 1..40), 1..4),
+        cuts in prop::collection::vec(1usize..20, 4),
+        precision in prop_oneof![Just(Precision::F32), Just(Precision::F16), Just(Precision::Int8)],
+    ) {
+        let bits = |logits: &[f32]| -> Vec<u32> { logits.iter().map(|x| x.to_bits()).collect() };
+        // Each text alone, in one pass.
+        let mut alone = model(precision, 1);
+        let mut want = Vec::new();
+        for ids in &texts {
+            let mut kv = StaticKv::new(&alone.kv_geometry(1)).unwrap();
+            let sequence = kv.open().unwrap();
+            want.push(bits(alone.forward(&mut kv, &[Chunk { sequence, ids }], Logits::All).unwrap()));
+        }
+        // All together, each in chunks of its own size.
+        let mut together = model(precision, 3);
+        let mut kv = VirtualKv::new(&together.kv_geometry(4), 4096, 1 << 30).unwrap();
+        let sequences: Vec<_> = texts.iter().map(|_| kv.open().unwrap()).collect();
+        let mut got = vec![Vec::new(); texts.len()];
+        loop {
+            let mut chunks = Vec::new();
+            for ((ids, &sequence), &cut) in texts.iter().zip(&sequences).zip(&cuts) {
+                let start = kv.len(sequence).unwrap();
+                if start < ids.len() {
+                    chunks.push(Chunk { sequence, ids: &ids[start..ids.len().min(start + cut)] });
+                }
+            }
+            if chunks.is_empty() {
+                break;
+            }
+            let mut logits = together.forward(&mut kv, &chunks, Logits::All).unwrap();
+            for chunk in &chunks {
+                let (mine, rest) = logits.split_at(chunk.ids.len() * 50);
+                logits = rest;
+                let text = sequences.iter().position(|&sequence| sequence == chunk.sequence).unwrap();
+                got[text].extend(bits(mine));
+            }
+        }
+        prop_assert_eq!(got, want);
     }
 }
 
@@ -130,15 +186,12 @@ fn misuse_is_refused_and_changes_nothing() {
             "{name}: {error}"
         );
         assert_eq!((kv.len(a).unwrap(), kv.len(b).unwrap()), (5, 0), "{name}");
-        let row = [0.0; 32];
-        for (layer, start) in [(2, 0), (0, 5)] {
-            let error = kv.write(a, layer, start, &row, &row).unwrap_err();
+        for (layer, tokens) in [(2, 0..1), (0, 5..6), (0, 3..2)] {
+            let mut rows = 0;
+            let error = kv.write(a, layer, tokens, &mut |_, _, _| rows += 1).unwrap_err();
             assert!(matches!(error, KvError::OutOfRange { .. }), "{name}: {error}");
+            assert_eq!(rows, 0, "{name}");
         }
-        assert!(
-            matches!(kv.write(a, 0, 0, &row, &row[1..]), Err(KvError::OutOfRange { .. })),
-            "{name}"
-        );
         kv.free(a).unwrap();
         assert!(matches!(kv.free(a), Err(KvError::NotOpen)), "{name}");
         let again = kv.open().unwrap();
@@ -152,7 +205,7 @@ fn misuse_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_small_budget_queues_and_one_too_small_is_an_error() {
-    let model = tiny();
+    let mut model = tiny();
     let geometry = model.kv_geometry(4);
     let requests: Vec<Request> = (0..4)
         .map(|i| Request {
@@ -164,13 +217,16 @@ fn a_small_budget_queues_and_one_too_small_is_an_error() {
         })
         .collect();
     let mut roomy = VirtualKv::new(&geometry, 4096, 1 << 30).unwrap();
-    let want = generate(&model, &mut roomy, &requests, 4, &mut |_| {}).unwrap();
+    let want = generate(&mut model, &mut roomy, &requests, 4, &mut |_| {}).unwrap();
     // A sequence takes one page in each of 4 regions here: room for two of them.
     let mut tight = VirtualKv::new(&geometry, 4096, 2 * 4 * 4096).unwrap();
-    assert_eq!(generate(&model, &mut tight, &requests, 4, &mut |_| {}).unwrap(), want);
+    assert_eq!(
+        generate(&mut model, &mut tight, &requests, 4, &mut |_| {}).unwrap(),
+        want
+    );
     assert_eq!(tight.memory().physical_bytes, 0);
     let mut none = VirtualKv::new(&geometry, 4096, 3 * 4096).unwrap();
-    let error = generate(&model, &mut none, &requests, 4, &mut |_| {}).unwrap_err();
+    let error = generate(&mut model, &mut none, &requests, 4, &mut |_| {}).unwrap_err();
     assert!(
         matches!(
             error,
@@ -187,7 +243,7 @@ fn a_small_budget_queues_and_one_too_small_is_an_error() {
 
 #[test]
 fn requests_beyond_the_context_are_refused_before_anything_runs() {
-    let model = tiny();
+    let mut model = tiny();
     let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
     let request = |prompt: usize, max_tokens| Request {
         prompt: vec![1; prompt],
@@ -195,12 +251,12 @@ fn requests_beyond_the_context_are_refused_before_anything_runs() {
     };
     for bad in [request(0, 1), request(1, 0), request(64, 2), request(65, 1)] {
         let mut events = 0;
-        let error = generate(&model, &mut kv, &[request(4, 4), bad], 2, &mut |_| events += 1).unwrap_err();
+        let error = generate(&mut model, &mut kv, &[request(4, 4), bad], 2, &mut |_| events += 1).unwrap_err();
         assert!(matches!(error, ModelError::Request(_)), "{error}");
         assert_eq!(events, 0);
     }
     assert_eq!(
-        generate(&model, &mut kv, &[request(64, 1)], 1, &mut |_| {}).unwrap()[0].len(),
+        generate(&mut model, &mut kv, &[request(64, 1)], 1, &mut |_| {}).unwrap()[0].len(),
         1
     );
     let sequence = kv.open().unwrap();

@@ -20,8 +20,6 @@ use crate::workload::Text;
 /// Bytes of a frame of the virtual store: the system's page, so that the least memory is lost at
 /// the end of each row run.
 pub const FRAME_BYTES: usize = 4096;
-/// Tokens of a block of the paged store, as [`PagedKv`] documents.
-pub const PAGED_BLOCK_TOKENS: usize = 16;
 
 /// KV memory at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,7 +144,7 @@ impl Bench<'_> {
     }
 
     fn geometry(&self, arm: Arm) -> KvGeometry {
-        self.subject(arm).model.kv_geometry(self.settings.batch)
+        self.subject(arm).model.config().kv_geometry(self.settings.batch)
     }
 
     fn store(&self, arm: Arm) -> Result<Box<dyn KvStore>, BenchError> {
@@ -236,7 +234,13 @@ impl Bench<'_> {
             })
             .collect();
         let observe = &mut |event| events.take(event, start.elapsed().as_secs_f64());
-        let outputs = generate(&subject.model, store, &requests, self.settings.batch, observe)?;
+        let outputs = generate(
+            &mut subject.model.clone(),
+            store,
+            &requests,
+            self.settings.batch,
+            observe,
+        )?;
         let texts = outputs
             .iter()
             .map(|ids| subject.tokenizer.decode(ids))
@@ -330,7 +334,7 @@ fn estimated_peak(arm: Arm, geometry: &KvGeometry, lengths: &[(usize, usize)]) -
     let token = geometry.token_bytes();
     let of_sequence = |tokens: usize| match arm.kv_store {
         KvChoice::Static => geometry.max_tokens * token,
-        KvChoice::Paged => tokens.next_multiple_of(PAGED_BLOCK_TOKENS) * token,
+        KvChoice::Paged => tokens.next_multiple_of(PagedKv::BLOCK_TOKENS) * token,
         KvChoice::Virtual => {
             let row_runs = 2 * geometry.layers;
             row_runs * (tokens * token / row_runs).next_multiple_of(FRAME_BYTES)

@@ -29,6 +29,14 @@ fn erf_slope(x: f32) -> f32 {
 }
 
 simd_fn! {
+    /// `x[i] = gelu(x[i])`.
+    pub(crate) fn in_place(activation: Activation, x: &mut [f32]) {
+        match activation {
+            Activation::GeluTanh => x.iter_mut().for_each(|x| *x = tanh_forward(*x)),
+            Activation::GeluErf => x.iter_mut().for_each(|x| *x = erf_forward(*x)),
+        }
+    }
+
     /// `out[i] = gelu(x[i])`.
     pub(crate) fn forward(activation: Activation, out: &mut [f32], x: &[f32]) {
         match activation {

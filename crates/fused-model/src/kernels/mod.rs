@@ -4,6 +4,7 @@
 //! instruction sets in [`simd`]; the widest one the processor has is taken at run time.
 
 pub(crate) mod attention;
+pub(crate) mod cached_attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
@@ -11,3 +12,4 @@ pub(crate) mod gelu;
 pub(crate) mod layer_norm;
 pub(crate) mod matmul;
 pub(crate) mod simd;
+pub(crate) mod vector;

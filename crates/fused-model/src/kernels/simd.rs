@@ -48,7 +48,7 @@ impl Level {
     /// Detects the level; the standard library caches the answer, so this is a few loads.
     #[inline]
     pub(crate) fn get() -> Self {
-        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
             Self::Baseline
         } else if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -114,4 +114,19 @@ pub(crate) fn max(values: &[f32]) -> f32 {
         .iter()
         .chain(tail)
         .fold(f32::NEG_INFINITY, |best, &x| if x > best { x } else { best })
+}
+
+simd_fn! {
+    /// Largest absolute value, or 0 of an empty slice.
+    pub(crate) fn max_abs(values: &[f32]) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let (body, tail) = values.as_chunks::<LANES>();
+        for chunk in body {
+            for lane in 0..LANES {
+                let x = chunk[lane].abs();
+                lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+            }
+        }
+        lanes.iter().chain(tail).fold(0.0, |best, &x| if x.abs() > best { x.abs() } else { best })
+    }
 }

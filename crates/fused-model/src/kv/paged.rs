@@ -7,9 +7,6 @@ use vattn::host::Arena;
 
 use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
 
-/// Tokens in a block: vLLM's default.
-const BLOCK_TOKENS: usize = 16;
-
 #[derive(Debug, Default)]
 struct Sequence {
     len: usize,
@@ -30,15 +27,18 @@ pub struct PagedKv {
 }
 
 impl PagedKv {
+    /// Tokens in a block: vLLM's default.
+    pub const BLOCK_TOKENS: usize = 16;
+
     /// A pool large enough for every sequence at its longest; address space only.
     ///
     /// # Errors
     /// [`KvError::System`] when the address space cannot be had.
     pub fn new(geometry: &KvGeometry) -> Result<Self, KvError> {
-        let blocks = geometry.max_sequences * geometry.max_tokens.div_ceil(BLOCK_TOKENS);
+        let blocks = geometry.max_sequences * geometry.max_tokens.div_ceil(Self::BLOCK_TOKENS);
         Ok(Self {
             geometry: *geometry,
-            arena: Arena::new(blocks * BLOCK_TOKENS * geometry.token_bytes())?,
+            arena: Arena::new(blocks * Self::BLOCK_TOKENS * geometry.token_bytes())?,
             free: (0..blocks).rev().collect(),
             backed: 0,
             sequences: Slots::new(geometry.max_sequences),
@@ -46,7 +46,7 @@ impl PagedKv {
     }
 
     fn block_floats(&self) -> usize {
-        BLOCK_TOKENS * self.geometry.row_floats
+        Self::BLOCK_TOKENS * self.geometry.row_floats
     }
 
     fn stride(&self) -> usize {
@@ -76,8 +76,9 @@ impl KvStore for PagedKv {
             self.sequences.get(id)?;
             check_length(&self.geometry, tokens)?;
         }
-        let lacks =
-            |sequence: &Sequence, tokens: usize| tokens.div_ceil(BLOCK_TOKENS).saturating_sub(sequence.table.len());
+        let lacks = |sequence: &Sequence, tokens: usize| {
+            tokens.div_ceil(Self::BLOCK_TOKENS).saturating_sub(sequence.table.len())
+        };
         let mut need = 0;
         for &(id, tokens) in lengths {
             need += lacks(self.sequences.get(id)?, tokens);
@@ -91,7 +92,7 @@ impl KvStore for PagedKv {
             .max()
             .unwrap_or(0)
             .max(self.backed);
-        let block_bytes = BLOCK_TOKENS * self.geometry.token_bytes();
+        let block_bytes = Self::BLOCK_TOKENS * self.geometry.token_bytes();
         self.arena
             .populate_range(self.backed * block_bytes..backed * block_bytes)?;
         self.backed = backed;
@@ -111,7 +112,8 @@ impl KvStore for PagedKv {
         let table = &self.sequences.get(id)?.table;
         let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
         for (i, token) in tokens.enumerate() {
-            let start = table[token / BLOCK_TOKENS] * stride + 2 * layer * block + token % BLOCK_TOKENS * row;
+            let start =
+                table[token / Self::BLOCK_TOKENS] * stride + 2 * layer * block + token % Self::BLOCK_TOKENS * row;
             // The block's V rows follow its K rows.
             let (k, v) = floats[start..start + block + row].split_at_mut(block);
             fill(i, &mut k[..row], v);

@@ -1,0 +1,326 @@
+//! Sixteen lanes of `f32`, and sixteen of `i32` that take products of four bytes, on whatever the processor has.
+#![allow(unsafe_code)] // processor intrinsics and the pointers they take
+
+/// Lanes of every vector here: one AVX-512 register, two of AVX2.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen `f32`.
+///
+/// # Safety
+/// Every method may be called only on a processor with the implementation's instruction set, and only inlined into a
+/// function that enables it; pointers must be good for sixteen elements.
+pub(crate) trait Float: Copy {
+    unsafe fn zero() -> Self;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(at: *const f32) -> Self;
+    /// Sixteen half-precision numbers, widened.
+    unsafe fn load_half(at: *const u16) -> Self;
+    unsafe fn store(self, at: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self + a * b`.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+/// Sixteen `i32` sums of byte products.
+///
+/// # Safety
+/// As [`Float`].
+pub(crate) trait Int: Copy {
+    /// Whether [`add_dots`](Self::add_dots) takes the first factor as it is stored, 128 above its value, so that 128 times
+    /// the sum of the second must be taken off the result.
+    const OFFSET: bool;
+    unsafe fn zero() -> Self;
+    /// Adds to lane `l` the dot product of the four bytes `a`, each 128 above its signed value, and the four signed bytes
+    /// `b[4l..4l+4]`.
+    unsafe fn add_dots(self, a: u32, b: *const i8) -> Self;
+    unsafe fn to_array(self) -> [i32; LANES];
+}
+
+/// An element type of stored weights.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// # Safety
+    /// As [`Float`]'s methods; `at` is good for sixteen elements.
+    unsafe fn load<V: Float>(at: *const Self) -> V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Float>(at: *const Self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(at) }
+    }
+}
+
+impl Element for half::f16 {
+    #[inline(always)]
+    unsafe fn load<V: Float>(at: *const Self) -> V {
+        // SAFETY: the caller's promise; `f16` is a transparent `u16`.
+        unsafe { V::load_half(at.cast()) }
+    }
+}
+
+/// Plain arrays: the baseline of x86-64, NEON where the compiler makes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plain<T>([T; LANES]);
+
+impl Float for Plain<f32> {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> Self {
+        // SAFETY: the caller's promise; arrays need no alignment here.
+        Self(unsafe { at.cast::<[f32; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(at: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        let halves = unsafe { at.cast::<[u16; LANES]>().read_unaligned() };
+        // Moved to their place in an `f32`, the bits are the number times 2^-112, subnormal ones included. Infinities and
+        // NaNs come out finite: the loader refuses them.
+        const BIAS: f32 = f32::from_bits((127 + 112) << 23);
+        Self(halves.map(|bits| {
+            let (sign, size) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+            f32::from_bits((f32::from_bits(size) * BIAS).to_bits() | sign)
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { at.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(x, y)| *x += y);
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for ((sum, a), b) in self.0.iter_mut().zip(a.0).zip(b.0) {
+            // A fused product is one instruction on aarch64 and a library call on the baseline of x86-64.
+            *sum = if cfg!(target_arch = "aarch64") {
+                a.mul_add(b, *sum)
+            } else {
+                *sum + a * b
+            };
+        }
+        self
+    }
+}
+
+impl Int for Plain<i32> {
+    const OFFSET: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn add_dots(mut self, a: u32, b: *const i8) -> Self {
+        let a = (a ^ 0x8080_8080).to_le_bytes().map(|byte| i32::from(byte as i8));
+        // SAFETY: the caller's promise.
+        let b = unsafe { b.cast::<[[i8; 4]; LANES]>().read_unaligned() };
+        for (sum, b) in self.0.iter_mut().zip(b) {
+            for (a, b) in a.iter().zip(b) {
+                *sum += a * i32::from(b);
+            }
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn to_array(self) -> [i32; LANES] {
+        self.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512, Vnni};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Float, Int, LANES};
+
+    /// One AVX-512 register.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    impl Float for Avx512 {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and in every method below.
+            Self(unsafe { _mm512_setzero_ps() })
+        }
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_loadu_ps(at) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_half(at: *const u16) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(at, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+    }
+
+    /// Two AVX2 registers.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Avx2<T>(T, T);
+
+    impl Float for Avx2<__m256> {
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and in every method below.
+            unsafe { Self(_mm256_setzero_ps(), _mm256_setzero_ps()) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_half(at: *const u16) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                Self(
+                    _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+                    _mm256_cvtph_ps(_mm_loadu_si128(at.add(8).cast())),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: as above.
+            unsafe {
+                _mm256_storeu_ps(at, self.0);
+                _mm256_storeu_ps(at.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+    }
+
+    impl Int for Avx2<__m256i> {
+        const OFFSET: bool = false;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and in every method below.
+            unsafe { Self(_mm256_setzero_si256(), _mm256_setzero_si256()) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_dots(self, a: u32, b: *const i8) -> Self {
+            // The instruction multiplies unsigned by signed bytes into saturating 16-bit pairs: the first factor's sign
+            // goes to the second, and two products of at most 127 * 127 stay below the limit.
+            // SAFETY: as above.
+            unsafe {
+                let a = _mm256_set1_epi32((a ^ 0x8080_8080) as i32);
+                let size = _mm256_abs_epi8(a);
+                let ones = _mm256_set1_epi16(1);
+                let dots = |sum, b| {
+                    let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(b, a));
+                    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones))
+                };
+                Self(
+                    dots(self.0, _mm256_loadu_si256(b.cast())),
+                    dots(self.1, _mm256_loadu_si256(b.add(32).cast())),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] {
+            // SAFETY: two registers of eight lanes are sixteen `i32`.
+            unsafe { std::mem::transmute::<[__m256i; 2], [i32; LANES]>([self.0, self.1]) }
+        }
+    }
+
+    /// One AVX-512 register of sums, made by the byte products of VNNI.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Vnni(__m512i);
+
+    impl Int for Vnni {
+        const OFFSET: bool = true;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: the caller's promise, here and in every method below.
+            Self(unsafe { _mm512_setzero_si512() })
+        }
+
+        #[inline(always)]
+        unsafe fn add_dots(self, a: u32, b: *const i8) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let a = _mm512_set1_epi32(a as i32);
+                Self(_mm512_dpbusd_epi32(self.0, a, _mm512_loadu_si512(b.cast())))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] {
+            // SAFETY: sixteen lanes are sixteen `i32`.
+            unsafe { std::mem::transmute::<__m512i, [i32; LANES]>(self.0) }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Products with weights in `f32` or `f16`.
+#![allow(unsafe_code)] // vectors and pointers into matrices whose sizes are checked in `Job::new`
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m256;
+use std::ops::Range;
+
+use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::vector::{Avx2, Avx512};
+use crate::kernels::vector::{Element, Float, Plain};
+use crate::threads::{Parts, Pool};
+
+/// Inputs handled at a time: two panels of it and the tiles of [`ROWS`] rows stay in the second-level cache.
+const DEPTH: usize = 1024;
+/// Rows handled at a time.
+const ROWS: usize = 120;
+
+/// One product: tiles of packed rows times panels of weights.
+#[derive(Debug)]
+pub(super) struct Job<'a, E> {
+    tiles: &'a Tiles,
+    /// Rows packed by [`pack`].
+    a: &'a [f32],
+    panels: &'a [E],
+    bias: &'a [f32],
+    inputs: usize,
+    out: OutPtr<'a>,
+    add: bool,
+}
+
+impl<'a, E: Element> Job<'a, E> {
+    pub(super) fn new(
+        tiles: &'a Tiles,
+        a: &'a [f32],
+        panels: &'a [E],
+        bias: &'a [f32],
+        inputs: usize,
+        out: OutPtr<'a>,
+        add: bool,
+    ) -> Self {
+        assert_eq!(a.len(), tiles.rows() * inputs, "packed rows of a product");
+        assert_eq!(panels.len(), bias.len() * inputs, "packed weights of a product");
+        Self {
+            tiles,
+            a,
+            panels,
+            bias,
+            inputs,
+            out,
+            add,
+        }
+    }
+}
+
+/// Packs `x (rows, inputs)` by tiles: `[inputs][height]` each. One row is taken as it is.
+pub(super) fn pack<'a>(pool: &Pool, packed: &'a mut Vec<f32>, x: &'a [f32], tiles: &Tiles) -> &'a [f32] {
+    if tiles.rows() <= 1 {
+        return x;
+    }
+    let inputs = x.len() / tiles.rows();
+    packed.resize(x.len(), 0.0);
+    let parts = Parts::new(packed);
+    pool.for_each(tiles.count(), &|_, tile| {
+        let rows = tiles.range(tile);
+        let part = parts.part(rows.start * inputs..rows.end * inputs);
+        for (at, row) in rows.clone().enumerate() {
+            let to = part[at..].iter_mut().step_by(rows.len());
+            to.zip(&x[row * inputs..][..inputs]).for_each(|(to, &x)| *to = x);
+        }
+    });
+    packed
+}
+
+type Tile<E> = unsafe fn(&Job<'_, E>, usize, usize, &Range<usize>);
+
+unsafe fn plain<E: Element, const M: usize, const P: usize>(
+    job: &Job<'_, E>,
+    row: usize,
+    panel: usize,
+    depth: &Range<usize>,
+) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Plain<f32>, E, M, P>(job, row, panel, depth) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<E: Element, const M: usize, const P: usize>(
+    job: &Job<'_, E>,
+    row: usize,
+    panel: usize,
+    depth: &Range<usize>,
+) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Avx2<__m256>, E, M, P>(job, row, panel, depth) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn avx512<E: Element, const M: usize, const P: usize>(
+    job: &Job<'_, E>,
+    row: usize,
+    panel: usize,
+    depth: &Range<usize>,
+) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Avx512, E, M, P>(job, row, panel, depth) }
+}
+
+fn registers() -> Registers {
+    #[cfg(target_arch = "x86_64")]
+    match Level::get() {
+        Level::Avx512 => return Registers::Many,
+        Level::Avx2 => return Registers::Few,
+        Level::Baseline => {}
+    }
+    Registers::Arrays
+}
+
+/// The tile of this processor for a height and a number of panels.
+fn tile_for_shape<E: Element>(shape: (usize, usize)) -> Tile<E> {
+    #[cfg(target_arch = "x86_64")]
+    match Level::get() {
+        Level::Avx512 => return tile_for!(Many, shape, avx512::<E>),
+        Level::Avx2 => return tile_for!(Few, shape, avx2::<E>),
+        Level::Baseline => {}
+    }
+    tile_for!(Arrays, shape, plain::<E>)
+}
+
+/// Most rows of a tile on this processor.
+pub(super) fn tile_rows() -> usize {
+    registers().rows()
+}
+
+/// The product of all rows with some panels, by the widest instruction set there is.
+pub(super) fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
+    assert!(panels.end * PANEL <= job.bias.len(), "panels of a product");
+    for_each_tile(
+        job.tiles,
+        registers(),
+        job.inputs,
+        panels,
+        (ROWS, DEPTH),
+        |rows, panel, width, depth| {
+            // SAFETY: the processor has the instruction set; rows, panels and depth lie inside the job's matrices.
+            unsafe { tile_for_shape::<E>((rows.len(), width))(job, rows.start, panel, depth) }
+        },
+    );
+}
+
+/// `M` rows from `row` times `P` panels from `panel`, along the inputs in `depth`.
+///
+/// # Safety
+/// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows, panels and depth lie
+/// inside the job.
+#[inline(always)]
+unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
+    job: &Job<'_, E>,
+    row: usize,
+    panel: usize,
+    depth: &Range<usize>,
+) {
+    // SAFETY: the caller's promise. A tile's packed rows start at `row * inputs` and hold M floats an input; a panel holds
+    // `PANEL` weights an input.
+    unsafe {
+        let a = job.a.as_ptr().add(row * job.inputs + depth.start * M);
+        let panel_len = job.inputs * PANEL;
+        let b = job.panels.as_ptr().add(panel * panel_len + depth.start * PANEL);
+        let mut sums = [[V::zero(); P]; M];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (p, sum) in sums.iter_mut().enumerate() {
+                *sum = start::<V, E>(job, row + r, panel + p, depth.start == 0);
+            }
+        }
+        for input in 0..depth.len() {
+            let mut weights = [V::zero(); P];
+            for (p, weight) in weights.iter_mut().enumerate() {
+                *weight = E::load::<V>(b.add(p * panel_len + input * PANEL));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = V::splat(*a.add(input * M + r));
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = sum.add_product(x, weight);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (p, sum) in sums.iter().enumerate() {
+                let (to, width) = (job.out.at(row + r, panel + p), job.out.width(panel + p));
+                if width == PANEL {
+                    sum.store(to);
+                } else {
+                    let mut lanes = [0.0; PANEL];
+                    sum.store(lanes.as_mut_ptr());
+                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, width);
+                }
+            }
+        }
+    }
+}
+
+/// What a sum starts from: the bias at the first input, with the output where the product is added to it; what is there
+/// already behind the first input.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn start<V: Float, E: Element>(job: &Job<'_, E>, row: usize, panel: usize, first: bool) -> V {
+    // SAFETY: the caller's promise; a panel that is not whole goes through an array.
+    unsafe {
+        let bias = V::load(job.bias.as_ptr().add(panel * PANEL));
+        if first && !job.add {
+            return bias;
+        }
+        let (from, width) = (job.out.at(row, panel), job.out.width(panel));
+        let out = if width == PANEL {
+            V::load(from)
+        } else {
+            let mut lanes = [0.0; PANEL];
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), width);
+            V::load(lanes.as_ptr())
+        };
+        if first { out.add(bias) } else { out }
+    }
+}

@@ -1,0 +1,267 @@
+//! Products with weights in one byte.
+#![allow(unsafe_code)] // vectors and pointers into matrices whose sizes are checked in `Job::new`
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m256i;
+use std::ops::Range;
+
+use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::vector::{Avx2, Vnni};
+use crate::kernels::vector::{Int, Plain};
+use crate::threads::{Parts, Pool};
+
+/// Inputs multiplied by one instruction.
+const STEP: usize = 4;
+/// Rows handled at a time.
+const ROWS: usize = 240;
+/// Most inputs of a layer: their sum of products of 255 by 127 must fit `i32`.
+pub(super) const MAX_INPUTS: usize = i32::MAX as usize / (255 * 127);
+
+/// Panels `[outputs/16][inputs/4][16][4]` of `round(w / scale)`, one scale an output.
+#[derive(Debug)]
+pub(super) struct Weights {
+    inputs: usize,
+    panels: Vec<i8>,
+    scales: Vec<f32>,
+    /// 128 times the sum of an output's bytes.
+    offsets: Vec<i32>,
+}
+
+impl Weights {
+    /// Rounds the weights `at(panel, input, lane)`.
+    pub(super) fn new(inputs: usize, panels: usize, at: impl Fn(usize, usize, usize) -> f32) -> Self {
+        assert!(
+            inputs <= MAX_INPUTS,
+            "{inputs} inputs; int8 layers take at most {MAX_INPUTS}"
+        );
+        let steps = inputs.div_ceil(STEP);
+        let mut bytes = vec![0; panels * steps * PANEL * STEP];
+        let (mut scales, mut offsets) = (vec![0.0; panels * PANEL], vec![0; panels * PANEL]);
+        for panel in 0..panels {
+            for lane in 0..PANEL {
+                let column = || (0..inputs).map(|input| at(panel, input, lane));
+                let scale = column().fold(0.0f32, |top, weight| top.max(weight.abs())) / 127.0;
+                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                let mut sum = 0;
+                for (input, weight) in column().enumerate() {
+                    let byte = (weight * inverse).round().clamp(-127.0, 127.0) as i8;
+                    bytes[((panel * steps + input / STEP) * PANEL + lane) * STEP + input % STEP] = byte;
+                    sum += i32::from(byte);
+                }
+                scales[panel * PANEL + lane] = scale;
+                offsets[panel * PANEL + lane] = 128 * sum;
+            }
+        }
+        Self {
+            inputs,
+            panels: bytes,
+            scales,
+            offsets,
+        }
+    }
+
+    fn steps(&self) -> usize {
+        self.inputs.div_ceil(STEP)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.panels.len() + self.scales.len() * size_of::<f32>()
+    }
+
+    /// The weights of one output.
+    pub(super) fn column(&self, output: usize, out: &mut [f32]) {
+        let (panel, lane) = (output / PANEL, output % PANEL);
+        for (input, out) in out.iter_mut().enumerate().take(self.inputs) {
+            let at = ((panel * self.steps() + input / STEP) * PANEL + lane) * STEP + input % STEP;
+            *out = f32::from(self.panels[at]) * self.scales[output];
+        }
+    }
+}
+
+/// Rounds the rows of `x (rows, inputs)` to bytes, 128 above their value, packed by tiles: `[inputs/4][height][4]` each; one
+/// scale a row.
+pub(super) fn quantize(pool: &Pool, packed: &mut Vec<u8>, scales: &mut Vec<f32>, x: &[f32], tiles: &Tiles) {
+    let inputs = x.len() / tiles.rows().max(1);
+    let len = inputs.div_ceil(STEP) * STEP;
+    // Bytes behind the last input meet weights of zero; they need only be there.
+    packed.resize(tiles.rows() * len, 128);
+    scales.resize(tiles.rows(), 0.0);
+    let (bytes, scales) = (Parts::new(packed), Parts::new(scales));
+    pool.for_each(tiles.count(), &|_, tile| {
+        let rows = tiles.range(tile);
+        let part = bytes.part(rows.start * len..rows.end * len);
+        for ((at, row), scale) in rows.clone().enumerate().zip(scales.part(rows.clone())) {
+            let steps = part[at * STEP..].chunks_mut(rows.len() * STEP);
+            *scale = quantize_row(steps, &x[row * inputs..][..inputs]);
+        }
+    });
+}
+
+/// Writes one row's bytes at the start of each of `steps`; its scale.
+fn quantize_row<'a>(steps: impl Iterator<Item = &'a mut [u8]>, x: &[f32]) -> f32 {
+    let scale = crate::kernels::simd::max_abs(x) / 127.0;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    for (to, x) in steps.zip(x.chunks(STEP)) {
+        for (to, &x) in to.iter_mut().zip(x) {
+            // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even.
+            const ROUND: f32 = 12_582_912.0;
+            *to = ((x * inverse + ROUND) - ROUND) as i32 as u8 ^ 0x80;
+        }
+    }
+    scale
+}
+
+/// One product: tiles of rounded rows times panels of bytes.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    tiles: &'a Tiles,
+    a: &'a [u8],
+    row_scales: &'a [f32],
+    weights: &'a Weights,
+    bias: &'a [f32],
+    out: OutPtr<'a>,
+    add: bool,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        tiles: &'a Tiles,
+        a: &'a [u8],
+        row_scales: &'a [f32],
+        weights: &'a Weights,
+        bias: &'a [f32],
+        out: OutPtr<'a>,
+        add: bool,
+    ) -> Self {
+        assert_eq!(
+            a.len(),
+            tiles.rows() * weights.steps() * STEP,
+            "packed rows of a product"
+        );
+        assert_eq!(row_scales.len(), tiles.rows(), "scales of a product");
+        Self {
+            tiles,
+            a,
+            row_scales,
+            weights,
+            bias,
+            out,
+            add,
+        }
+    }
+}
+
+type Tile = unsafe fn(&Job<'_>, usize, usize, &Range<usize>);
+
+unsafe fn plain<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Plain<i32>, M, P>(job, row, panel, steps) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Avx2<__m256i>, M, P>(job, row, panel, steps) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn vnni<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Vnni, M, P>(job, row, panel, steps) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_vnni() -> bool {
+    Level::get() == Level::Avx512 && is_x86_feature_detected!("avx512vnni")
+}
+
+fn registers() -> Registers {
+    #[cfg(target_arch = "x86_64")]
+    if has_vnni() {
+        return Registers::Many;
+    } else if Level::get() != Level::Baseline {
+        return Registers::Few;
+    }
+    Registers::Arrays
+}
+
+/// The tile of this processor for a height and a number of panels.
+fn tile_for_shape(shape: (usize, usize)) -> Tile {
+    #[cfg(target_arch = "x86_64")]
+    if has_vnni() {
+        return tile_for!(Many, shape, vnni);
+    } else if Level::get() != Level::Baseline {
+        return tile_for!(Few, shape, avx2);
+    }
+    tile_for!(Arrays, shape, plain)
+}
+
+/// Most rows of a tile on this processor.
+pub(super) fn tile_rows() -> usize {
+    registers().rows()
+}
+
+/// The product of all rows with some panels, by the widest instruction set there is.
+pub(super) fn run(job: &Job<'_>, panels: Range<usize>) {
+    assert!(panels.end * PANEL <= job.bias.len(), "panels of a product");
+    let steps = job.weights.steps();
+    for_each_tile(
+        job.tiles,
+        registers(),
+        steps,
+        panels,
+        (ROWS, steps.max(1)),
+        |rows, panel, width, steps| {
+            // SAFETY: the processor has the instruction set; rows, panels and steps lie inside the job's matrices.
+            unsafe { tile_for_shape((rows.len(), width))(job, rows.start, panel, steps) }
+        },
+    );
+}
+
+/// `M` rows from `row` times `P` panels from `panel`.
+///
+/// # Safety
+/// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows and panels lie inside the
+/// job, and `all` is every step of it.
+#[inline(always)]
+unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, all: &Range<usize>) {
+    let steps = all.end;
+    // SAFETY: the caller's promise. A tile's rows start at `row * 4 * steps` and hold M times 4 bytes a step; a panel holds
+    // 16 times 4 bytes a step.
+    unsafe {
+        let a = job.a.as_ptr().add(row * steps * STEP).cast::<u32>();
+        let panel_len = steps * PANEL * STEP;
+        let b = job.weights.panels.as_ptr().add(panel * panel_len);
+        let mut sums = [[V::zero(); P]; M];
+        for step in 0..steps {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = a.add(step * M + r).read_unaligned();
+                for (p, sum) in sums.iter_mut().enumerate() {
+                    *sum = sum.add_dots(x, b.add(p * panel_len + step * PANEL * STEP));
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            let row_scale = job.row_scales[row + r];
+            for (p, sum) in sums.iter().enumerate() {
+                let first = (panel + p) * PANEL;
+                let columns = first..first + PANEL;
+                let out = job.out.columns(row + r, panel + p..panel + p + 1);
+                let scales = job.weights.scales[columns.clone()]
+                    .iter()
+                    .zip(&job.weights.offsets[columns.clone()]);
+                let values = sum.to_array().into_iter().zip(scales).zip(&job.bias[columns]);
+                for (out, ((sum, (scale, offset)), bias)) in out.iter_mut().zip(values) {
+                    let sum = if V::OFFSET { sum - offset } else { sum };
+                    let value = sum as f32 * (row_scale * scale) + bias;
+                    *out = if job.add { *out + value } else { value };
+                }
+            }
+        }
+    }
+}
