@@ -3,23 +3,28 @@
 //! ```text
 //! offset  bytes
 //! 0       8      magic "PATCHTOK"
-//! 8       4      format version, u32 little-endian
+//! 8       4      format version, u32 little-endian: 2
 //! 12      8      payload length n, u64 little-endian
 //! 20      4      CRC-32 (IEEE) of the payload, u32 little-endian
-//! 24      n      payload: bincode 2, standard configuration, of `Payload`
+//! 24      n      payload: bincode 2, standard configuration, of `Payload` and then `Segmentation`
 //! ```
+//!
+//! Version 1 has no segmentation: it is byte pair encoding.
 //!
 //! A file that differs from this in any byte, or holds a tokenizer that contradicts itself, is an
 //! error.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Merge, Model, Special, Vocab};
+use crate::model::{Merge, Model, Segmentation, Special, Vocab};
 use crate::split::Splitter;
 use crate::{Error, PatchMap, Result};
 
 const MAGIC: [u8; 8] = *b"PATCHTOK";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The oldest version that is read.
+const OLDEST: u32 = 1;
 const HEADER: usize = 24;
 
 /// Bound on what decoding may allocate.
@@ -52,7 +57,7 @@ pub(crate) fn encode(model: &Model, patch_map: Option<&PatchMap>) -> Result<Vec<
         specials: model.specials().to_vec(),
         patch_map: patch_map.cloned(),
     };
-    let payload = bincode::serde::encode_to_vec(&payload, config())
+    let payload = bincode::serde::encode_to_vec((&payload, model.segmentation()), config())
         .map_err(|error| Error::Artifact(format!("cannot be written: {error}")))?;
     let mut file = Vec::with_capacity(HEADER + payload.len());
     file.extend_from_slice(&MAGIC);
@@ -72,8 +77,10 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Model, Option<PatchMap>)> {
     }
     let (version, rest) = rest.split_first_chunk().ok_or_else(|| damaged("too short".into()))?;
     let version = u32::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(damaged(format!("format version {version}, this build reads {VERSION}")));
+    if !(OLDEST..=VERSION).contains(&version) {
+        return Err(damaged(format!(
+            "format version {version}, this build reads {OLDEST} to {VERSION}"
+        )));
     }
     let (length, rest) = rest.split_first_chunk().ok_or_else(|| damaged("too short".into()))?;
     let (crc, payload) = rest.split_first_chunk().ok_or_else(|| damaged("too short".into()))?;
@@ -87,8 +94,13 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Model, Option<PatchMap>)> {
     if crc32fast::hash(payload) != u32::from_le_bytes(*crc) {
         return Err(damaged("the checksum does not match".into()));
     }
-    let (payload, read): (Payload, usize) = bincode::serde::decode_from_slice(payload, config())
-        .map_err(|error| damaged(format!("the payload cannot be read: {error}")))?;
+    let unreadable = |error| damaged(format!("the payload cannot be read: {error}"));
+    let ((payload, segmentation), read): ((Payload, Segmentation), usize) = match version {
+        1 => bincode::serde::decode_from_slice(payload, config())
+            .map(|(payload, read)| ((payload, Segmentation::Bpe), read))
+            .map_err(unreadable)?,
+        _ => bincode::serde::decode_from_slice(payload, config()).map_err(unreadable)?,
+    };
     if read as u64 != length {
         return Err(damaged(format!("{} bytes follow the tokenizer", length - read as u64)));
     }
@@ -105,7 +117,7 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Model, Option<PatchMap>)> {
         return Err(damaged(format!("{} bytes belong to no token", bytes.len())));
     }
     let model = Model::new(vocab, payload.merges, payload.specials, payload.splitter)?;
-    Ok((model, payload.patch_map))
+    Ok((model.with_segmentation(segmentation), payload.patch_map))
 }
 
 fn config() -> impl bincode::config::Config {
@@ -155,6 +167,22 @@ mod tests {
         let bytes = encode(&model(), None).unwrap();
         assert_eq!(decode(&bytes).unwrap(), (model(), None));
         assert_eq!(file(&bytes[HEADER..]), bytes);
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let bytes = encode(&model(), None).unwrap();
+        let mut old = file(&bytes[HEADER..bytes.len() - 1]);
+        old[8] = 1;
+        assert_eq!(decode(&old).unwrap(), (model(), None));
+        old[8] = 3;
+        assert!(decode(&old).is_err());
+    }
+
+    #[test]
+    fn the_segmentation_comes_back() {
+        let model = model().with_segmentation(Segmentation::MinTokens);
+        assert_eq!(decode(&encode(&model, None).unwrap()).unwrap(), (model, None));
     }
 
     /// A payload that was made to deceive, with a checksum that fits, is refused or is a tokenizer

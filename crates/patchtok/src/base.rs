@@ -6,14 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-use crate::model::{Merge, Model, Special, Vocab};
-use crate::split::{CHUNK_PATTERN, Splitter};
+use crate::export::TOKEN_SCORE;
+use crate::model::{Merge, Model, Segmentation, Special, Vocab};
+use crate::split::{CHUNK_PATTERN, CHUNK_PATTERN_V1, Splitter};
 use crate::{Error, Result, byte_level, files};
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct File {
     #[serde(default)]
     truncation: Value,
@@ -29,10 +30,10 @@ struct File {
     post_processor: Value,
     #[serde(default)]
     decoder: Value,
-    model: Bpe,
+    model: ModelPart,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct AddedToken {
     id: u32,
     content: String,
@@ -48,8 +49,9 @@ struct AddedToken {
     special: bool,
 }
 
-#[derive(Deserialize)]
-struct Bpe {
+/// A model of type BPE, which older files do not name, or Unigram.
+#[derive(serde::Deserialize)]
+struct ModelPart {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -60,16 +62,69 @@ struct Bpe {
     end_of_word_suffix: Option<String>,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: BTreeMap<String, u32>,
+    #[serde(default)]
+    byte_fallback: bool,
+    vocab: Tokens,
+    #[serde(default)]
     merges: Merges,
 }
 
+/// The tokens of a BPE model, an object of ids, or of a Unigram model, a list with scores.
+struct Tokens {
+    ids: BTreeMap<String, u32>,
+    /// The scores by id; none in a BPE model.
+    scores: Vec<f64>,
+}
+
+impl<'de> Deserialize<'de> for Tokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Tokens;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of token ids or a list of tokens with scores")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Tokens, A::Error> {
+                let mut ids = BTreeMap::new();
+                while let Some((token, id)) = map.next_entry()? {
+                    ids.insert(token, id);
+                }
+                let scores = Vec::new();
+                Ok(Tokens { ids, scores })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Tokens, A::Error> {
+                let (mut ids, mut scores) = (BTreeMap::new(), Vec::new());
+                while let Some((token, score)) = list.next_element::<(String, f64)>()? {
+                    if let Some(first) = ids.insert(token, scores.len() as u32) {
+                        let message = format!("tokens {first} and {} are the same", scores.len());
+                        return Err(A::Error::custom(message));
+                    }
+                    scores.push(score);
+                }
+                Ok(Tokens { ids, scores })
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
 /// Merges are written as pairs, or, in older files, as two tokens with a space between.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Merges {
     Pairs(Vec<(String, String)>),
     Lines(Vec<String>),
+}
+
+impl Default for Merges {
+    fn default() -> Self {
+        Merges::Pairs(Vec::new())
+    }
 }
 
 /// Reads and checks the model in the `tokenizer.json` at `path`.
@@ -92,6 +147,7 @@ pub(crate) fn read(path: &Path) -> Result<Model> {
         return unsupported(format!("the decoder {}", kind(&file.decoder)));
     }
     let splitter = splitter(&file.pre_tokenizer)?;
+    let segmentation = file.model.segmentation()?;
     let vocab = file.model.vocab_by_id(&file.added_tokens)?;
     let merges = file.model.merges()?;
     let specials = file
@@ -99,7 +155,7 @@ pub(crate) fn read(path: &Path) -> Result<Model> {
         .into_iter()
         .map(AddedToken::check)
         .collect::<Result<_>>()?;
-    Model::new(vocab, merges, specials, splitter)
+    Ok(Model::new(vocab, merges, specials, splitter)?.with_segmentation(segmentation))
 }
 
 /// The pre-tokenizers that have a splitter here, as JSON.
@@ -115,20 +171,26 @@ fn splitter(pre_tokenizer: &Value) -> Result<Splitter> {
     if let ("Sequence", Some([split, last])) = (
         kind(pre_tokenizer).as_str(),
         pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice),
-    ) && *split == chunk_split()
+    ) && let Some(splitter) = [Splitter::Chunk, Splitter::ChunkV1]
+        .into_iter()
+        .find(|&splitter| *split == chunk_split(splitter))
         && byte_level(last, false)
     {
-        return Ok(Splitter::Chunk);
+        return Ok(splitter);
     }
     let wanted = "ByteLevel with add_prefix_space = false and use_regex = true";
     unsupported(format!("the pre-tokenizer {} (wanted: {wanted})", kind(pre_tokenizer)))
 }
 
 /// The `Split` of the tokenizers that this crate writes.
-pub(crate) fn chunk_split() -> Value {
+pub(crate) fn chunk_split(splitter: Splitter) -> Value {
+    let pattern = match splitter {
+        Splitter::ChunkV1 => CHUNK_PATTERN_V1,
+        _ => CHUNK_PATTERN,
+    };
     json!({
         "type": "Split",
-        "pattern": { "Regex": CHUNK_PATTERN },
+        "pattern": { "Regex": pattern },
         "behavior": "Isolated",
         "invert": false,
     })
@@ -147,11 +209,23 @@ fn unsupported<T>(what: String) -> Result<T> {
     Err(Error::Unsupported(what))
 }
 
-impl Bpe {
-    /// The bytes of every token; ids must be 0 … n-1.
-    fn vocab_by_id(&self, added: &[AddedToken]) -> Result<Vocab> {
-        if let Some(kind) = self.kind.as_deref().filter(|&kind| kind != "BPE") {
-            return unsupported(format!("a model of type {kind}"));
+impl ModelPart {
+    /// Checks what kind of model it is.
+    fn segmentation(&self) -> Result<Segmentation> {
+        let segmentation = match self.kind.as_deref() {
+            None | Some("BPE") => Segmentation::Bpe,
+            Some("Unigram") => Segmentation::MinTokens,
+            Some(kind) => return unsupported(format!("a model of type {kind}")),
+        };
+        let scored = !self.vocab.scores.is_empty();
+        if scored != (segmentation == Segmentation::MinTokens) {
+            return unsupported("a BPE model with scores, or a Unigram model without,".into());
+        }
+        if self.vocab.scores.iter().any(|&score| score != TOKEN_SCORE) {
+            return unsupported(format!("a Unigram model with other scores than {TOKEN_SCORE}"));
+        }
+        if self.byte_fallback {
+            return unsupported("byte_fallback = true".into());
         }
         if self.dropout.is_some_and(|dropout| dropout != 0.0) {
             return unsupported("BPE dropout".into());
@@ -167,9 +241,15 @@ impl Bpe {
                 return unsupported(name.into());
             }
         }
+        Ok(segmentation)
+    }
+
+    /// The bytes of every token; ids must be 0 … n-1.
+    fn vocab_by_id(&self, added: &[AddedToken]) -> Result<Vocab> {
+        let vocab = &self.vocab.ids;
         let contents: BTreeSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
         let mut by_id: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-        for (spelled, &id) in &self.vocab {
+        for (spelled, &id) in vocab {
             let bytes = if contents.contains(spelled.as_str()) {
                 spelled.clone().into_bytes()
             } else {
@@ -183,9 +263,9 @@ impl Bpe {
         }
         // Hugging Face numbers the added tokens that the model lacks from the size of its
         // vocabulary on.
-        let mut next = self.vocab.len() as u32;
+        let mut next = vocab.len() as u32;
         for AddedToken { id, content, .. } in added {
-            let known = self.vocab.get(content).copied();
+            let known = vocab.get(content).copied();
             let expected = known.unwrap_or(next);
             if *id != expected {
                 return Err(Error::Inconsistent(format!(
@@ -209,6 +289,7 @@ impl Bpe {
     fn merges(&self) -> Result<Vec<Merge>> {
         let id = |token: &str| {
             self.vocab
+                .ids
                 .get(token)
                 .copied()
                 .ok_or_else(|| Error::Inconsistent(format!("a merge uses {token:?}, which is not a token")))

@@ -6,10 +6,13 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use crate::base::chunk_split;
-use crate::model::{Model, Special};
+use crate::model::{Model, Segmentation, Special};
 use crate::split::Splitter;
 use crate::tokenizer::TOKENIZER_JSON;
 use crate::{Error, Result, byte_level};
+
+/// The score of every token where the fewest are wanted; sums of it are exact.
+pub(crate) const TOKEN_SCORE: f64 = -1.0;
 
 /// The file as bytes. The `tokenizers` library reads it into a tokenizer with the ids of `model`.
 pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
@@ -22,17 +25,23 @@ pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
         pre_tokenizer: pre_tokenizer(model.splitter()),
         post_processor: byte_level_part(true),
         decoder: byte_level_part(true),
-        model: Bpe {
-            kind: "BPE",
-            dropout: (),
-            unk_token: (),
-            continuing_subword_prefix: (),
-            end_of_word_suffix: (),
-            fuse_unk: false,
-            byte_fallback: false,
-            ignore_merges: false,
-            vocab: VocabById(model),
-            merges: MergePairs(model),
+        model: match model.segmentation() {
+            Segmentation::Bpe => ModelPart::Bpe {
+                dropout: (),
+                unk_token: (),
+                continuing_subword_prefix: (),
+                end_of_word_suffix: (),
+                fuse_unk: false,
+                byte_fallback: false,
+                ignore_merges: false,
+                vocab: VocabById(model),
+                merges: MergePairs(model),
+            },
+            Segmentation::MinTokens => ModelPart::Unigram {
+                unk_id: (),
+                vocab: EqualScores(model),
+                byte_fallback: false,
+            },
         },
     };
     let mut json = serde_json::to_vec_pretty(&file).map_err(Error::json(Path::new(TOKENIZER_JSON)))?;
@@ -51,29 +60,36 @@ struct File<'m> {
     pre_tokenizer: Value,
     post_processor: Value,
     decoder: Value,
-    model: Bpe<'m>,
+    model: ModelPart<'m>,
 }
 
 #[derive(serde::Serialize)]
-struct Bpe<'m> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    dropout: (),
-    unk_token: (),
-    continuing_subword_prefix: (),
-    end_of_word_suffix: (),
-    fuse_unk: bool,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    vocab: VocabById<'m>,
-    merges: MergePairs<'m>,
+#[serde(tag = "type")]
+enum ModelPart<'m> {
+    #[serde(rename = "BPE")]
+    Bpe {
+        dropout: (),
+        unk_token: (),
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: bool,
+        byte_fallback: bool,
+        ignore_merges: bool,
+        vocab: VocabById<'m>,
+        merges: MergePairs<'m>,
+    },
+    Unigram {
+        unk_id: (),
+        vocab: EqualScores<'m>,
+        byte_fallback: bool,
+    },
 }
 
 fn pre_tokenizer(splitter: Splitter) -> Value {
     match splitter {
         Splitter::Gpt2 => byte_level_part(true),
-        Splitter::Chunk => {
-            json!({ "type": "Sequence", "pretokenizers": [chunk_split(), byte_level_part(false)] })
+        Splitter::ChunkV1 | Splitter::Chunk => {
+            json!({ "type": "Sequence", "pretokenizers": [chunk_split(splitter), byte_level_part(false)] })
         }
     }
 }
@@ -110,6 +126,18 @@ impl Serialize for VocabById<'_> {
             map.serialize_entry(&spelled(self.0, id), &id)?;
         }
         map.end()
+    }
+}
+
+/// The tokens with their scores in the order of ids. The best sum of equal scores below zero is that
+/// of the fewest tokens.
+struct EqualScores<'m>(&'m Model);
+
+impl Serialize for EqualScores<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let vocab_size = self.0.vocab().len() as u32;
+        let tokens = (0..vocab_size).map(|id| (spelled(self.0, id), TOKEN_SCORE));
+        serializer.collect_seq(tokens)
     }
 }
 

@@ -23,6 +23,20 @@ pub(crate) struct Merge {
     pub(crate) result: u32,
 }
 
+/// How a piece of text is cut into the tokens of a vocabulary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub enum Segmentation {
+    /// Byte pair encoding by the ranks of the merges: in words that no new token touches, the
+    /// tokens of the base.
+    #[default]
+    Bpe,
+    /// The fewest tokens; of equals, the last token as long as possible, then the one before it,
+    /// and so on. A unigram model with equal scores, for Hugging Face. It takes no more tokens than
+    /// [`Bpe`](Segmentation::Bpe) for any text, but cuts words anew, which a model must learn.
+    MinTokens,
+}
+
 /// A token found in raw text before splitting, such as `<|endoftext|>`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Special {
@@ -79,13 +93,15 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Vocab {
 }
 
 /// A model whose parts fit: every byte has a token, every merge spells its result, every token has
-/// at most one merge that makes it, and no two ordinary tokens have the same bytes.
+/// at most one merge that makes it, and no two ordinary tokens have the same bytes. There are no
+/// merges where the segmentation has no use for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Model {
     vocab: Vocab,
     merges: Vec<Merge>,
     specials: Vec<Special>,
     splitter: Splitter,
+    segmentation: Segmentation,
     byte_ids: [u32; 256],
 }
 
@@ -106,8 +122,22 @@ impl Model {
             merges,
             specials,
             splitter,
+            segmentation: Segmentation::Bpe,
             byte_ids,
         })
+    }
+
+    /// The same tokens under another segmentation.
+    pub(crate) fn with_segmentation(self, segmentation: Segmentation) -> Self {
+        let merges = match segmentation {
+            Segmentation::Bpe => self.merges,
+            Segmentation::MinTokens => Vec::new(),
+        };
+        Model {
+            merges,
+            segmentation,
+            ..self
+        }
     }
 
     pub(crate) fn vocab(&self) -> &Vocab {
@@ -125,6 +155,10 @@ impl Model {
 
     pub(crate) fn splitter(&self) -> Splitter {
         self.splitter
+    }
+
+    pub(crate) fn segmentation(&self) -> Segmentation {
+        self.segmentation
     }
 
     /// The token of each byte.

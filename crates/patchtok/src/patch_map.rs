@@ -7,7 +7,8 @@ use crate::{Error, Result, byte_level};
 /// The difference between a patched tokenizer and its base.
 ///
 /// Every id that is in neither list means the same bytes as in the base tokenizer, so its rows are
-/// copied. The ids of new tokens are ids of removed tokens: the vocabulary size does not change.
+/// copied. The ids of new tokens are ids of removed tokens, and the vocabulary size does not change;
+/// or nothing was removed, and they follow the ids of the base.
 ///
 /// Written as `patch_map.json`; `docs/tokenizer.md` describes the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ enum Format {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// Its id, which belonged to a removed token.
+    /// Its id, which belonged to a removed token or lies behind those of the base.
     pub id: u32,
     /// Its bytes, spelled as in `tokenizer.json`.
     #[serde(with = "spelled")]
@@ -65,7 +66,7 @@ impl PatchMap {
         }
     }
 
-    /// Number of ids of the base tokenizer, and of the patched one.
+    /// Number of ids of the base tokenizer; the patched one has as many, unless it was grown.
     pub fn base_vocab_size(&self) -> u32 {
         self.base_vocab_size
     }
@@ -107,31 +108,36 @@ impl PatchMap {
     }
 
     /// Checks the map against the patched tokenizer, whose tokens `bytes_of` gives: ids are sorted,
-    /// new ids are the removed ones, and every list of ids spells its token.
+    /// new ids are the removed ones and those behind the base, and every list of ids spells its token.
     pub(crate) fn check<'b>(&'b self, vocab_size: usize, bytes_of: impl Fn(u32) -> Option<&'b [u8]>) -> Result<()> {
         let wrong = |what: String| Err(Error::PatchMap(what));
-        if self.base_vocab_size as usize != vocab_size {
-            return wrong(format!("it is for {} tokens, not {vocab_size}", self.base_vocab_size));
+        let base_vocab_size = self.base_vocab_size as usize;
+        if base_vocab_size > vocab_size {
+            return wrong(format!("it is for {base_vocab_size} tokens or more, not {vocab_size}"));
         }
         if !self.new.is_sorted_by(|a, b| a.id < b.id) {
             return wrong("its ids are not in order".into());
         }
         let removed_ids = self.removed.iter().map(|removed| removed.id);
-        if !self.new.iter().map(|new| new.id).eq(removed_ids) {
-            return wrong("the ids of new and of removed tokens differ".into());
+        let grown_ids = self.base_vocab_size..vocab_size as u32;
+        if !self.new.iter().map(|new| new.id).eq(removed_ids.chain(grown_ids)) {
+            return wrong("the ids of new tokens are not those removed and those behind the base".into());
         }
         let base_bytes_of = |id: u32| {
             let removed = self.removed.binary_search_by_key(&id, |removed| removed.id);
-            removed.map_or_else(|_| bytes_of(id), |at| Some(self.removed[at].token.as_slice()))
+            let kept = || bytes_of(id).filter(|_| id < self.base_vocab_size);
+            removed.map_or_else(|_| kept(), |at| Some(self.removed[at].token.as_slice()))
         };
-        for (new, removed) in self.new.iter().zip(&self.removed) {
-            let NewToken { id, token, base_ids } = new;
+        for NewToken { id, token, base_ids } in &self.new {
             if bytes_of(*id) != Some(token) {
                 return wrong(format!("new token {id} has other bytes"));
             }
             if !spells(base_ids, base_bytes_of, token) {
                 return wrong(format!("the base ids of new token {id} do not spell it"));
             }
+        }
+        for removed in &self.removed {
+            let id = removed.id;
             if !spells(&removed.pieces, &bytes_of, &removed.token) {
                 return wrong(format!("the pieces of removed token {id} do not spell it"));
             }

@@ -95,6 +95,14 @@ impl TokenCount {
     /// # Errors
     /// Those of [`Corpus::documents`].
     pub fn of(tokenizer: &PatchTokenizer, corpus: &Corpus) -> Result<Self> {
+        TokenCount::by(|text| tokenizer.encode(text).len() as u64, corpus)
+    }
+
+    /// Counts with any tokenizer: `tokens` gives the number of tokens of a document.
+    ///
+    /// # Errors
+    /// Those of [`Corpus::documents`].
+    pub fn by(tokens: impl Fn(&str) -> u64 + Sync, corpus: &Corpus) -> Result<Self> {
         /// Documents in memory at a time.
         const BATCH: usize = 256;
         let mut count = TokenCount::default();
@@ -106,10 +114,7 @@ impl TokenCount {
             }
             count.documents += batch.len() as u64;
             count.bytes += batch.iter().map(|text| text.len() as u64).sum::<u64>();
-            count.tokens += batch
-                .par_iter()
-                .map(|text| tokenizer.encode(text).len() as u64)
-                .sum::<u64>();
+            count.tokens += batch.par_iter().map(|text| tokens(text)).sum::<u64>();
         }
     }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::encode::{Encoder, Scratch, reference};
-use crate::model::Model;
+use crate::encode::{Encoder, Scratch, min_tokens, reference};
+use crate::model::{Model, Segmentation};
 use crate::special::{Segment, SpecialFinder};
 use crate::{DecodeStream, Error, PatchMap, Result, artifact, base, export, files};
 
@@ -177,13 +177,20 @@ impl PatchTokenizer {
         texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
     }
 
-    /// [`encode`](PatchTokenizer::encode) by the definition of byte pair encoding, without any of
-    /// its short cuts: quadratic, for checking.
+    /// [`encode`](PatchTokenizer::encode) by the definition of the segmentation, without any short
+    /// cuts: quadratic, for checking.
     pub fn encode_reference(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
+        let tokens = match self.segmentation() {
+            Segmentation::Bpe => None,
+            Segmentation::MinTokens => Some(min_tokens::ordinary(&self.model)),
+        };
         self.specials.for_each(text, |segment| match segment {
             Segment::Special(id) => ids.push(id),
             Segment::Text(text) => self.model.splitter().for_each(text, |piece| {
+                if let Some(tokens) = &tokens {
+                    return ids.extend(min_tokens::reference(tokens, piece.as_bytes()));
+                }
                 let mut symbols = piece
                     .bytes()
                     .map(|byte| self.model.byte_ids()[usize::from(byte)])
@@ -266,6 +273,11 @@ impl PatchTokenizer {
     /// What was changed against the base tokenizer, `None` for a tokenizer that is not patched.
     pub fn patch_map(&self) -> Option<&PatchMap> {
         self.patch_map.as_ref()
+    }
+
+    /// How texts are cut into tokens.
+    pub fn segmentation(&self) -> Segmentation {
+        self.model.segmentation()
     }
 
     pub(crate) fn model(&self) -> &Model {

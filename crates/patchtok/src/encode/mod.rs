@@ -6,6 +6,7 @@
 //! heap.
 
 mod heap;
+pub(crate) mod min_tokens;
 pub(crate) mod reference;
 mod scan;
 
@@ -13,7 +14,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::{HashMap, HashTable};
 
-use crate::model::{Hasher, Merge, Model};
+use self::min_tokens::MinTokens;
+use crate::model::{Hasher, Merge, Model, Segmentation};
 
 /// Longest piece in bytes for which scanning all pairs beats the heap.
 const SCAN_LIMIT: usize = 32;
@@ -64,6 +66,7 @@ pub(crate) fn pair_key(left: u32, right: u32) -> u64 {
 pub(crate) struct Scratch {
     scan: scan::Scratch,
     heap: heap::Scratch,
+    min_tokens: min_tokens::Scratch,
 }
 
 /// The encoder of one model.
@@ -74,6 +77,8 @@ pub(crate) struct Encoder {
     /// Tokens that their own bytes are encoded as.
     whole: HashTable<u32>,
     longest: usize,
+    /// Takes the place of all that, if the segmentation is by fewest tokens.
+    min_tokens: Option<MinTokens>,
 }
 
 impl Encoder {
@@ -84,6 +89,7 @@ impl Encoder {
             merges: Merges::new(model.merges()),
             whole: HashTable::new(),
             longest: 0,
+            min_tokens: (model.segmentation() == Segmentation::MinTokens).then(|| MinTokens::new(model)),
         };
         let mut scratch = Scratch::default();
         let mut out = Vec::new();
@@ -108,6 +114,9 @@ impl Encoder {
     /// Appends the tokens of `piece` to `out`. O(n log n) in its length.
     #[inline]
     pub(crate) fn encode_piece(&self, model: &Model, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if let Some(min_tokens) = &self.min_tokens {
+            return min_tokens.encode_piece(model.vocab(), piece, &mut scratch.min_tokens, out);
+        }
         if piece.len() <= self.longest {
             let token = self.whole.find(hash(piece), |&id| model.vocab().get(id) == Some(piece));
             if let Some(&id) = token {

@@ -118,7 +118,9 @@ impl Chunks {
                 let mut scratch = Scratch::default();
                 let (mut ids, mut ends) = (Vec::new(), Vec::with_capacity(batch.len()));
                 for chunk in batch {
-                    encoder.encode_piece(model, chunk.text.as_bytes(), &mut scratch, &mut ids);
+                    model.splitter().for_each_in_chunk(&chunk.text, |piece| {
+                        encoder.encode_piece(model, piece.as_bytes(), &mut scratch, &mut ids);
+                    });
                     ends.push(ids.len());
                 }
                 (ids, ends)

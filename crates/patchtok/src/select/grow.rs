@@ -40,9 +40,10 @@ pub(super) struct NewMerge {
     pub(super) gain: Weight,
 }
 
-/// Finds at most one merge for each of `removed`, the most frequent first.
+/// Finds at most one merge for each of `losses`, the most frequent first.
 ///
-/// `model` is the base without the removed tokens. A merge of count c makes the corpus shorter by
+/// `model` is the base without the `removed` tokens, and the losses are what each new token must
+/// gain more than. A merge of count c makes the corpus shorter by
 /// exactly c tokens, so the greedy choice is the pair of highest count; counts only fall while
 /// merges go on (a pair cannot arise anew from older tokens), so a pair keeps the count of its
 /// birth as an upper bound and is counted again when it comes to the top of the heap. Ties go to
@@ -51,6 +52,7 @@ pub(super) struct NewMerge {
 pub(super) fn grow(
     model: &Model,
     removed: &[Removal],
+    losses: &[Weight],
     chunks: &Chunks,
     guards: Guards,
     mut progress: impl FnMut(usize),
@@ -62,7 +64,7 @@ pub(super) fn grow(
     let mut merges: Vec<NewMerge> = Vec::new();
     let with_heldout = chunks.list.iter().any(|chunk| chunk.count.heldout > 0);
     let stop = loop {
-        let Some(removal) = removed.get(merges.len()) else {
+        let Some(loss) = losses.get(merges.len()) else {
             break Stop::Requested;
         };
         let Some(candidate) = queue.pop(&text, |pair, positions| {
@@ -70,7 +72,7 @@ pub(super) fn grow(
         }) else {
             break Stop::NoMoreCandidates;
         };
-        if candidate.gain.train <= removal.loss.train {
+        if candidate.gain.train <= loss.train {
             break Stop::GainBelowLoss;
         }
         let (left, right) = candidate.pair;
@@ -85,10 +87,7 @@ pub(super) fn grow(
         if with_heldout && merges.len().is_multiple_of(STALL_WINDOW) {
             let start = merges.len() - STALL_WINDOW;
             let gain: u64 = merges[start..].iter().map(|merge| merge.gain.heldout).sum();
-            let loss: u64 = removed[start..merges.len()]
-                .iter()
-                .map(|removal| removal.loss.heldout)
-                .sum();
+            let loss: u64 = losses[start..merges.len()].iter().map(|loss| loss.heldout).sum();
             if gain <= loss {
                 merges.truncate(start);
                 break Stop::HeldOutStalled;

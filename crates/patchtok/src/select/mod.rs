@@ -5,6 +5,7 @@
 //! 3. [`grow`]: without the removed tokens, go on with byte pair encoding inside the chunks.
 //! 4. Give the new tokens the ids of the removed ones and put the tokenizer together.
 
+mod adaptivocab;
 mod fold;
 mod grow;
 mod prune;
@@ -15,10 +16,11 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
 
-use self::fold::Chunks;
-use self::grow::NewMerge;
+pub use self::adaptivocab::{AdaptivocabBuilder, AdaptivocabForm, NgramTokenizer};
+use self::fold::{Chunks, Weight};
+use self::grow::{Grown, NewMerge};
 use self::prune::Removal;
-use crate::model::{self, Hasher, Merge, Model};
+use crate::model::{self, Hasher, Merge, Model, Segmentation};
 use crate::patch_map::{NewToken, RemovedToken};
 use crate::report::{BuildReport, Stop, TokenCount, TokenSaving};
 use crate::split::Splitter;
@@ -28,7 +30,8 @@ use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
 ///
 /// The tokens of the base that the corpus uses least are removed, and their ids go to frequent
 /// sequences of the corpus, found by byte pair encoding that is allowed to cross spaces. The
-/// vocabulary size and all other ids stay as they are. The result depends only on the base, the
+/// vocabulary size and all other ids stay as they are ([`Mode::Grow`] removes nothing and appends
+/// ids instead). The result depends only on the base, the
 /// corpus and the settings, not on the number of threads.
 ///
 /// ```
@@ -46,9 +49,24 @@ use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
 pub struct VocabBuilder {
     base: PatchTokenizer,
     swaps: usize,
+    mode: Mode,
+    segmentation: Segmentation,
     guards: Guards,
     pinned: HashSet<u32, Hasher>,
     heldout: Option<Corpus>,
+    general: Option<Corpus>,
+}
+
+/// Which ids new tokens get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Those of tokens that are removed: the vocabulary keeps its size.
+    #[default]
+    Swap,
+    /// New ones behind those of the base, of which nothing is removed: no text takes more tokens
+    /// than with the base.
+    Grow,
 }
 
 /// What a new token must satisfy.
@@ -95,6 +113,8 @@ impl VocabBuilder {
         VocabBuilder {
             base,
             swaps: 10_000,
+            mode: Mode::default(),
+            segmentation: Segmentation::default(),
             guards: Guards {
                 min_documents: Self::MIN_DOCUMENTS,
                 min_count: Self::MIN_COUNT,
@@ -102,12 +122,33 @@ impl VocabBuilder {
             },
             pinned: HashSet::default(),
             heldout: None,
+            general: None,
         }
     }
 
-    /// Number of tokens to swap at most.
+    /// Number of new tokens at most.
     pub fn swaps(mut self, swaps: usize) -> Self {
         self.swaps = swaps;
+        self
+    }
+
+    /// Whether new tokens take the ids of removed ones or new ids.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// How the patched tokenizer cuts a chunk into tokens. The tokens are the same either way.
+    pub fn segmentation(mut self, segmentation: Segmentation) -> Self {
+        self.segmentation = segmentation;
+        self
+    }
+
+    /// Removes, of tokens that the corpus uses equally little, the ones first that `text` uses
+    /// least: a sample of what the model should still read well beside its domain. Without it, the
+    /// tokens learnt last go first.
+    pub fn general(mut self, text: Corpus) -> Self {
+        self.general = Some(text);
         self
     }
 
@@ -172,30 +213,17 @@ impl VocabBuilder {
             self.guards.min_documents,
             |documents| progress(Progress::Reading(documents)),
         )?;
-        let uses = chunks.uses(&chunks.encode(base), base.vocab().len());
-        let order = prune::removal_order(base, &uses, &self.pinned, self.swaps);
-        // A removal is worth it only for a token that is added: when fewer are found, fewer are
-        // removed.
-        let mut removed = &order[..];
-        let mut stop = if removed.len() < self.swaps {
-            Stop::NothingToRemove
-        } else {
-            Stop::Requested
-        };
-        let (kept, merges) = loop {
-            let kept = without(base, removed)?;
-            let grown = grow::grow(&kept, removed, &chunks, self.guards, |found| {
-                progress(Progress::Merging(found, removed.len()));
-            })?;
-            if grown.merges.len() == removed.len() {
-                break (kept, grown.merges);
+        let (kept, removed, grown) = match self.mode {
+            Mode::Grow => {
+                let kept = without(base, &[])?;
+                let grown = self.grow(&kept, &[], &chunks, self.swaps, &mut progress)?;
+                (kept, Vec::new(), grown)
             }
-            stop = grown.stop;
-            removed = &removed[..grown.merges.len()];
+            Mode::Swap => self.swap(&chunks, &mut progress)?,
         };
         progress(Progress::Counting);
-        let patch = Patch::new(&kept, removed, &merges)?;
-        let tokenizer = patch.tokenizer(&self.base)?;
+        let patch = Patch::new(&kept, &removed, &grown.merges)?;
+        let tokenizer = patch.tokenizer(&self.base, self.segmentation)?;
         let report = BuildReport {
             documents: chunks.documents,
             bytes: chunks.bytes,
@@ -204,36 +232,96 @@ impl VocabBuilder {
             patched_tokens: TokenCount::of(&tokenizer, corpus)?.tokens,
             requested: self.swaps,
             swaps: patch.new.len(),
-            restored: merges.len() - patch.new.len(),
-            stop,
+            restored: grown.merges.len() - patch.new.len(),
+            stop: grown.stop,
             tokens: savings(&tokenizer, &chunks),
         };
         Ok(Built { tokenizer, report })
     }
+
+    /// Removes as many tokens as new ones are found for: the base without them, what was removed,
+    /// and the new merges.
+    fn swap(&self, chunks: &Chunks, progress: &mut impl FnMut(Progress)) -> Result<(Model, Vec<Removal>, Grown)> {
+        let base = self.base.model();
+        let uses = chunks.uses(&chunks.encode(base), base.vocab().len());
+        let general = match &self.general {
+            None => Vec::new(),
+            Some(text) => general_uses(&self.base, text)?,
+        };
+        let mut removed = prune::removal_order(base, &uses, &general, &self.pinned, self.swaps);
+        let mut stop = (removed.len() < self.swaps).then_some(Stop::NothingToRemove);
+        // A removal is worth it only for a token that is added: when fewer are found, fewer are
+        // removed.
+        loop {
+            let kept = without(base, &removed)?;
+            let mut grown = self.grow(&kept, &removed, chunks, removed.len(), progress)?;
+            if grown.merges.len() == removed.len() {
+                grown.stop = stop.unwrap_or(grown.stop);
+                return Ok((kept, removed, grown));
+            }
+            stop = Some(grown.stop);
+            removed.truncate(grown.merges.len());
+        }
+    }
+
+    fn grow(
+        &self,
+        kept: &Model,
+        removed: &[Removal],
+        chunks: &Chunks,
+        limit: usize,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Grown> {
+        let mut losses: Vec<Weight> = removed.iter().map(|removal| removal.loss).collect();
+        losses.resize(limit, Weight::default());
+        grow::grow(kept, removed, &losses, chunks, self.guards, |found| {
+            progress(Progress::Merging(found, limit));
+        })
+    }
 }
 
-/// The base that cuts text into chunks and lacks the merges of the removed tokens.
+/// How often the base uses each token in a text.
+fn general_uses(base: &PatchTokenizer, text: &Corpus) -> Result<Vec<u64>> {
+    let mut uses = vec![0; base.vocab_size()];
+    let mut ids = Vec::new();
+    for document in text.documents() {
+        ids.clear();
+        base.encode_into(&document?, &mut ids);
+        for &id in &ids {
+            uses[id as usize] += 1;
+        }
+    }
+    Ok(uses)
+}
+
+/// The base that cuts text into chunks and lacks the merges of the removed tokens. The merge of two
+/// line ends, the only one that can reach across a border inside a chunk, and what is made with it
+/// come after the others.
 fn without(base: &Model, removed: &[Removal]) -> Result<Model> {
     let gone: HashSet<u32, Hasher> = removed.iter().map(|removal| removal.id).collect();
-    let merges = base
-        .merges()
-        .iter()
-        .filter(|merge| !gone.contains(&merge.result))
-        .copied()
-        .collect();
+    let mut blank_lines: HashSet<u32, Hasher> = HashSet::default();
+    let kept = base.merges().iter().filter(|merge| !gone.contains(&merge.result));
+    let (last, mut merges): (Vec<Merge>, Vec<Merge>) = kept.partition(|merge| {
+        let parts = [merge.left, merge.right];
+        let is = parts.iter().all(|&part| base.vocab().get(part) == Some(b"\n"))
+            || parts.iter().any(|part| blank_lines.contains(part));
+        is && blank_lines.insert(merge.result)
+    });
+    merges.extend(last);
     Model::new(base.vocab().clone(), merges, base.specials().to_vec(), Splitter::Chunk)
 }
 
 /// New tokens with their public ids.
 struct Patch {
     model: Model,
-    /// Ids whose bytes changed, ascending.
+    /// Ids that the base lacks or has for other bytes, ascending.
     new: Vec<u32>,
 }
 
 impl Patch {
     /// Gives the tokens of `merges` the ids of `removed`: a token whose string was removed gets its
-    /// own back, the others get the rest in ascending order.
+    /// own back, the others get the rest in ascending order. Without removals they get the ids
+    /// behind the last.
     fn new(kept: &Model, removed: &[Removal], merges: &[NewMerge]) -> Result<Self> {
         let vocab_size = kept.vocab().len();
         let mut tokens: Vec<Vec<u8>> = kept.vocab().iter().map(|(_, token)| token.to_vec()).collect();
@@ -249,7 +337,10 @@ impl Patch {
             strings.push(string);
         }
         let own: Vec<Option<u32>> = strings.iter().map(|string| free.remove(string)).collect();
-        let mut new: Vec<u32> = free.into_values().collect();
+        let mut new: Vec<u32> = match removed {
+            [] => (vocab_size..).take(merges.len()).map(|id| id as u32).collect(),
+            _ => free.into_values().collect(),
+        };
         new.sort_unstable();
         let mut unused = new.iter().copied();
         let ids: Vec<u32> = own
@@ -257,6 +348,10 @@ impl Patch {
             .map(|own| own.or_else(|| unused.next()))
             .collect::<Option<_>>()
             .ok_or_else(|| Error::Build("there are more new tokens than ids for them".into()))?;
+        tokens.resize(
+            vocab_size.max(new.last().map_or(0, |&last| last as usize + 1)),
+            Vec::new(),
+        );
         for (&id, string) in ids.iter().zip(strings) {
             tokens[id as usize] = string;
         }
@@ -277,8 +372,9 @@ impl Patch {
     }
 
     /// The tokenizer with its patch map.
-    fn tokenizer(&self, base: &PatchTokenizer) -> Result<PatchTokenizer> {
-        let patched = PatchTokenizer::new(self.model.clone(), None)?;
+    fn tokenizer(&self, base: &PatchTokenizer, segmentation: Segmentation) -> Result<PatchTokenizer> {
+        let model = self.model.clone().with_segmentation(segmentation);
+        let patched = PatchTokenizer::new(model, None)?;
         let new = self.new.iter().map(|&id| {
             let token = patched.checked_bytes(id)?.to_vec();
             Ok(NewToken {
@@ -287,7 +383,8 @@ impl Patch {
                 token,
             })
         });
-        let removed = self.new.iter().map(|&id| {
+        let removed = self.new.iter().filter(|&&id| (id as usize) < base.vocab_size());
+        let removed = removed.map(|&id| {
             let token = base.checked_bytes(id)?.to_vec();
             Ok(RemovedToken {
                 id,

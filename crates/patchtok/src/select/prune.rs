@@ -21,16 +21,21 @@ pub(super) struct Removal {
 ///
 /// Only leaves are removed: tokens that no remaining merge uses, so that what remains is a
 /// vocabulary that byte pair encoding can reach. Never removed are the 256 bytes, special tokens
-/// and `pinned` tokens. Among equally used leaves the one that was learnt last goes first; tokens
-/// that no merge makes go before them. O(V log V).
+/// and `pinned` tokens. Of leaves that the corpus uses equally often the one goes first that the
+/// sample of general text uses least (`general`, by token); then tokens of ASCII go before others,
+/// of which a script has few and needs each; then the one that was learnt last; tokens that no merge
+/// makes go before them. O(V log V).
 pub(super) fn removal_order(
     model: &Model,
     uses: &[Weight],
+    general: &[u64],
     pinned: &HashSet<u32, Hasher>,
     limit: usize,
 ) -> Vec<Removal> {
     let vocab_size = model.vocab().len();
     let mut uses = uses.to_vec();
+    let mut general = general.to_vec();
+    general.resize(vocab_size, 0);
     let mut rank_of = vec![None; vocab_size];
     let mut users = vec![0u32; vocab_size];
     for (rank, &Merge { left, right, result }) in model.merges().iter().enumerate() {
@@ -45,14 +50,16 @@ pub(super) fn removal_order(
             *removable = false;
         }
     }
-    // Largest first: fewest uses, then no merge at all, then the highest rank.
-    let entry = |id: u32, uses: &[Weight]| {
+    // Largest first: fewest uses, then ASCII, then no merge at all, then the highest rank.
+    let entry = |id: u32, uses: &[Weight], general: &[u64]| {
         let rank = rank_of[id as usize].map_or(usize::MAX, |rank| rank);
-        (Reverse(uses[id as usize].train), rank, id)
+        let foreign = model.vocab().get(id).is_some_and(|token| !token.is_ascii());
+        let uses = (uses[id as usize].train, general[id as usize], foreign);
+        (Reverse(uses), rank, id)
     };
     let mut leaves: BinaryHeap<_> = (0..vocab_size as u32)
         .filter(|&id| removable[id as usize] && users[id as usize] == 0)
-        .map(|id| entry(id, &uses))
+        .map(|id| entry(id, &uses, &general))
         .collect();
     let mut order = Vec::new();
     while order.len() < limit
@@ -66,13 +73,14 @@ pub(super) fn removal_order(
         let Merge { left, right, .. } = model.merges()[rank];
         for part in [left, right] {
             uses[part as usize] += loss;
+            general[part as usize] += general[id as usize];
             users[part as usize] -= 1;
         }
         // A token doubled is its own neighbour: it becomes a leaf once.
         let parts = if left == right { &[left][..] } else { &[left, right] };
         for &part in parts {
             if removable[part as usize] && users[part as usize] == 0 {
-                leaves.push(entry(part, &uses));
+                leaves.push(entry(part, &uses, &general));
             }
         }
     }
@@ -113,7 +121,7 @@ mod tests {
 
     #[test]
     fn leaves_go_first_and_their_uses_go_to_their_parts() {
-        let order = removal_order(&model(), &uses([1, 5, 3, 4]), &HashSet::default(), 10);
+        let order = removal_order(&model(), &uses([1, 5, 3, 4]), &[], &HashSet::default(), 10);
         // `cccc` (4) goes before `abc` (5); then `cc` has 3 + 2 * 4 uses and `ab` 1 + 5.
         assert_eq!(ids_and_losses(&order), [(259, 4), (257, 5), (256, 6), (258, 11)]);
         assert_eq!(order[3].loss.heldout, 22);
@@ -121,9 +129,19 @@ mod tests {
 
     #[test]
     fn the_latest_of_equals_goes_first_and_pinned_tokens_stay() {
-        let order = removal_order(&model(), &uses([0; 4]), &HashSet::default(), 3);
+        let order = removal_order(&model(), &uses([0; 4]), &[], &HashSet::default(), 3);
         assert_eq!(ids_and_losses(&order), [(259, 0), (258, 0), (257, 0)]);
-        let order = removal_order(&model(), &uses([0; 4]), &HashSet::from_iter([257, 9999]), 10);
+        let order = removal_order(&model(), &uses([0; 4]), &[], &HashSet::from_iter([257, 9999]), 10);
         assert_eq!(ids_and_losses(&order), [(259, 0), (258, 0)]);
+    }
+    #[test]
+    fn general_text_decides_between_equals() {
+        let mut general = vec![0; 260];
+        (general[257], general[259]) = (3, 7);
+        let order = removal_order(&model(), &uses([0; 4]), &general, &HashSet::default(), 10);
+        // `ab` inherits the 3 uses of `abc`, and `cc` twice the 7 of `cccc`.
+        assert_eq!(ids_and_losses(&order), [(257, 0), (256, 0), (259, 0), (258, 0)]);
+        let order = removal_order(&model(), &uses([0, 1, 0, 0]), &general, &HashSet::default(), 10);
+        assert_eq!(ids_and_losses(&order), [(259, 0), (258, 0), (257, 1), (256, 1)]);
     }
 }

@@ -126,11 +126,12 @@ fn a_removed_token_that_is_made_again_keeps_its_id() {
         min_count: 1,
         max_token_bytes: 48,
     };
-    let grown = grow::grow(&kept, &removed, &chunks, guards, |_| {}).unwrap();
+    let losses = removed.map(|removal| removal.loss);
+    let grown = grow::grow(&kept, &removed, &losses, &chunks, guards, |_| {}).unwrap();
     // `abc` is the most frequent pair; ` abc` comes next and gets the id that is left.
     let patch = Patch::new(&kept, &removed, &grown.merges).unwrap();
     assert_eq!(patch.new, [258]);
-    let patched = patch.tokenizer(&base).unwrap();
+    let patched = patch.tokenizer(&base, Segmentation::Bpe).unwrap();
     assert_eq!(patched.encode("abc abc"), [257, 258]);
     assert_eq!(patched.token_bytes(258), Some(&b" abc"[..]));
     let map = patched.patch_map().unwrap();

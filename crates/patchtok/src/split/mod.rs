@@ -8,6 +8,7 @@ mod class;
 mod gpt2;
 
 pub use chunk::CHUNK_PATTERN;
+pub(crate) use chunk::CHUNK_PATTERN_V1;
 pub use gpt2::GPT2_PATTERN;
 
 /// How a tokenizer cuts text into pieces before merging.
@@ -15,6 +16,8 @@ pub use gpt2::GPT2_PATTERN;
 pub(crate) enum Splitter {
     /// Words, numbers, punctuation and white space: GPT-2's pattern.
     Gpt2,
+    /// Chunks that end at blank lines: patched tokenizers of the first version.
+    ChunkV1,
     /// Chunks of many words: the pattern of patched tokenizers.
     Chunk,
 }
@@ -26,7 +29,24 @@ impl Splitter {
     pub(crate) fn for_each<'t>(self, text: &'t str, piece: impl FnMut(&'t str)) {
         match self {
             Splitter::Gpt2 => gpt2::for_each(text, piece),
-            Splitter::Chunk => chunk::for_each(text, piece),
+            Splitter::ChunkV1 => chunk::for_each::<true>(text, piece),
+            Splitter::Chunk => chunk::for_each::<false>(text, piece),
+        }
+    }
+
+    /// Calls `piece` for the pieces of `chunk` as they are in a text in which it is a chunk. (Two
+    /// line ends that are all of a chunk count as one piece, which they are before white space.)
+    pub(crate) fn for_each_in_chunk<'t>(self, chunk: &'t str, mut piece: impl FnMut(&'t str)) {
+        match self {
+            Splitter::ChunkV1 | Splitter::Chunk => piece(chunk),
+            Splitter::Gpt2 => match chunk.strip_suffix("\n\n") {
+                // What follows is not white space: the blank line would be a chunk of its own.
+                Some(rest) if rest.ends_with(|c| class::class_of(c) != class::Class::Space) => {
+                    gpt2::for_each(&chunk[..rest.len() + 1], &mut piece);
+                    piece(&chunk[rest.len() + 1..]);
+                }
+                _ => gpt2::for_each(chunk, piece),
+            },
         }
     }
 }

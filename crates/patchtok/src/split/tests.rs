@@ -35,6 +35,12 @@ fn examples() {
             vec!["a", " \n\n ", " b", "\n"],
         ),
         (
+            "a.\n\nB\n\n\nc",
+            vec!["a", ".", "\n", "\n", "B", "\n\n", "\n", "c"],
+            vec!["a.\n\nB", "\n\n", "\nc"],
+        ),
+        ("\n\na\n\n", vec!["\n", "\n", "a", "\n\n"], vec!["\n\na", "\n\n"]),
+        (
             "it's one\nline",
             vec!["it", "'s", " one", "\n", "line"],
             vec!["it's one\nline"],
@@ -74,13 +80,15 @@ fn every_character_has_the_class_of_the_regular_expressions() {
 
 #[test]
 fn random_texts_are_cut_like_the_patterns() {
-    let alphabet: Vec<char> = " '’\t\n\u{a0}\u{3000}\u{2008}sStrevmld01２①.-\"(—・ー年é中יא،\u{5b8}"
+    let alphabet: Vec<char> = " '’\t\n\n\n\u{a0}\u{3000}\u{2008}sStrevmld01２①.-\"(—・ー年é中יא،\u{5b8}"
         .chars()
         .collect();
-    let (gpt2, chunk) = (
-        SysRegex::new(GPT2_PATTERN).unwrap(),
-        SysRegex::new(CHUNK_PATTERN).unwrap(),
-    );
+    let patterns = [
+        (Splitter::Gpt2, GPT2_PATTERN),
+        (Splitter::ChunkV1, CHUNK_PATTERN_V1),
+        (Splitter::Chunk, CHUNK_PATTERN),
+    ]
+    .map(|(splitter, pattern)| (splitter, SysRegex::new(pattern).unwrap()));
     let mut state = 7u64;
     for round in 0..4000 {
         let text: String = (0..round % 23)
@@ -91,8 +99,22 @@ fn random_texts_are_cut_like_the_patterns() {
                 alphabet[(state >> 33) as usize % alphabet.len()]
             })
             .collect();
-        assert_eq!(pieces(Splitter::Gpt2, &text), expected(&gpt2, &text), "{text:?}");
-        assert_eq!(pieces(Splitter::Chunk, &text), expected(&chunk, &text), "{text:?}");
+        let mut parts = Vec::new();
+        for chunk in pieces(Splitter::Chunk, &text) {
+            Splitter::Gpt2.for_each_in_chunk(chunk, |piece| parts.push(piece));
+        }
+        let words = pieces(Splitter::Gpt2, &text);
+        assert!(
+            parts == words || pieces(Splitter::Chunk, &text).contains(&"\n\n"),
+            "{parts:?} of {text:?}"
+        );
+        for (splitter, pattern) in &patterns {
+            assert_eq!(
+                pieces(*splitter, &text),
+                expected(pattern, &text),
+                "{splitter:?} of {text:?}"
+            );
+        }
     }
 }
 
@@ -174,8 +196,8 @@ fn has_border(splitter: Splitter, text: &str, place: usize) -> bool {
 }
 
 /// The premise of the equivalence of a patched tokenizer and its base: wherever GPT-2 cuts between
-/// two tokens that have a merge, so does the chunk pattern. Tried for every merge of GPT-2 between
-/// characters of every class.
+/// two tokens that have a merge, so does the chunk pattern. Tried for every merge of GPT-2, but the
+/// one of two line ends, between characters of every class.
 #[test]
 fn no_merge_of_gpt2_reaches_across_a_border_inside_a_chunk() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
@@ -187,6 +209,9 @@ fn no_merge_of_gpt2_reaches_across_a_border_inside_a_chunk() {
             model.vocab().get(merge.left).unwrap(),
             model.vocab().get(merge.right).unwrap(),
         );
+        if [left, right] == [b"\n"; 2] {
+            continue;
+        }
         for (text, place) in partial.complete(left, right) {
             for before in ["", "a", "é", "1", " ", "\n", "(", "'", "—"] {
                 for after in ["", "a", "é", "1", " ", "(", "'"] {

@@ -5,4 +5,5 @@ mod common;
 mod corpus;
 mod files;
 mod hugging_face;
+mod modes;
 mod round_trip;
