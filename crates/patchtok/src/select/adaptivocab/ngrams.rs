@@ -206,9 +206,10 @@ impl Counts {
     /// at `at`.
     fn for_each_overlap(&self, at: usize, length: usize, mut overlap: impl FnMut(u32)) {
         for (starting, other) in self.starting.iter().zip(2..) {
-            for start in (at + 1).saturating_sub(other)..(at + length).min(starting.len()) {
-                if starting[start] != NONE && (start, other) != (at, length) {
-                    overlap(starting[start]);
+            let first = (at + 1).saturating_sub(other);
+            for (&ngram, start) in starting[first..].iter().take(at + length - first).zip(first..) {
+                if ngram != NONE && (start, other) != (at, length) {
+                    overlap(ngram);
                 }
             }
         }
