@@ -1,8 +1,12 @@
 //! The invariants of the cache, checked from the ground up.
 
-use crate::backend::{Backend, Space};
+use std::collections::HashMap;
+
+use crate::backend::{Backend, Frame};
 use crate::cache::KvCache;
 use crate::sequence::Slot;
+use crate::shared::Locked;
+use crate::space::Region;
 
 /// An invariant that does not hold: a defect of the cache or of its backend, never of the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,21 +24,49 @@ pub enum AuditError {
         /// Bytes that the length needs, in whole frames.
         needed: usize,
     },
-    /// The regions together do not have the frames that the cache has counted.
-    #[error("the regions have {mapped} bytes mapped, the cache has counted {counted}")]
+    /// A region has more than its sequence needs, and nobody knows of it.
+    #[error("region {region} of slot {slot} has {surplus} bytes that its sequence does not need and may not keep")]
+    Surplus {
+        /// The slot.
+        slot: usize,
+        /// The region within the slot.
+        region: usize,
+        /// Bytes too many.
+        surplus: usize,
+    },
+    /// A frame is not in as many regions as the account says, or is mapped for writing in one of several.
+    #[error("frame {frame} is in {found} regions ({writable} of them may write), the account says {counted}")]
+    Shares {
+        /// The number of the frame.
+        frame: u64,
+        /// Regions that have it mapped.
+        found: u32,
+        /// Regions that have it mapped for writing.
+        writable: u32,
+        /// Regions that have it by the account.
+        counted: u32,
+    },
+    /// A frame is mapped and listed as mapped nowhere, or is listed twice.
+    #[error("frame {frame} is listed as mapped nowhere, and is mapped or listed twice")]
+    Pool {
+        /// The number of the frame.
+        frame: u64,
+    },
+    /// The frames that are mapped or pooled are not those that the cache has counted.
+    #[error("there are {found} bytes in frames, the cache has counted {counted}")]
     Conservation {
-        /// Bytes mapped in all regions.
-        mapped: usize,
+        /// Bytes found.
+        found: usize,
         /// Bytes that the cache has counted.
         counted: usize,
     },
-    /// The operating system does not hold the memory that is mapped.
-    #[error("the backend holds {physical} bytes of memory, {mapped} are mapped")]
+    /// The operating system does not hold the memory that the cache has.
+    #[error("the backend holds {physical} bytes of memory, the cache has {counted}")]
     Physical {
         /// Bytes that the backend holds.
         physical: usize,
-        /// Bytes mapped in all regions.
-        mapped: usize,
+        /// Bytes in frames that the cache has counted.
+        counted: usize,
     },
     /// The slots do not add up.
     #[error("{what} is {counted} by the counter and {found} by looking at all slots")]
@@ -62,62 +94,117 @@ pub enum AuditError {
     },
 }
 
+/// In how many regions a frame is mapped.
+#[derive(Debug, Clone, Copy, Default)]
+struct Uses {
+    all: u32,
+    writable: u32,
+}
+
 impl<B: Backend> KvCache<B> {
-    /// Checks that the state is sound: every slot is in one state and on the list of that state; every region has exactly
-    /// the frames its length needs (or more, while a slot drains); the frames add up; and the backend holds exactly the
-    /// memory that is mapped. O(regions), with one system call on the host. For tests and for operators in doubt.
+    /// Checks that the state is sound: every slot is in one state and on the list of that state; every region has the
+    /// frames its length needs; every frame is in as many regions as it is counted for, and in one at most for writing;
+    /// the frames add up; and the backend holds exactly their memory. O(frames), with one system call on the host.
+    /// For tests and for operators in doubt.
     ///
     /// # Errors
     ///
     /// The first invariant that does not hold.
     pub fn audit(&self) -> Result<(), AuditError> {
-        self.audit_slots()?;
-        let mut may_have_more = vec![false; self.geometry.max_sequences()];
-        for &slot in &self.draining {
-            may_have_more[slot] = true;
-        }
-        let mut total = 0;
-        for (slot, may_have_more) in may_have_more.into_iter().enumerate() {
-            let needed = self.geometry.mapped_bytes(self.slots.tokens_in(slot));
-            for (region, index) in self.regions(slot).enumerate() {
-                let mapped = self.space.mapped(index);
-                if mapped < needed || (mapped > needed && !may_have_more) {
-                    return Err(AuditError::Coverage {
-                        slot,
-                        region,
-                        mapped,
-                        needed,
-                    });
+        let mut locked = self.shared.lock();
+        self.audit_slots(&locked)?;
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+        let mut uses = HashMap::<Frame, Uses>::new();
+        for slot in 0..self.geometry.max_sequences() {
+            let live = matches!(self.slots.slots()[slot], Slot::Live { .. }) && !self.is_asleep();
+            let keep = locked.holdings[slot].keep;
+            let may_have_more = locked.holdings[slot].draining || !live || locked.config.maps_ahead();
+            for (index, region) in locked.body(slot).regions.iter().enumerate() {
+                self.audit_region((slot, index), region, if live { keep } else { 0 }, may_have_more)?;
+                for (position, &frame) in region.frames.iter().enumerate() {
+                    let uses = uses.entry(frame).or_default();
+                    uses.all += 1;
+                    uses.writable += u32::from(position >= region.shared);
                 }
-                total += mapped;
             }
         }
-        let counted = self.mapped_frames * self.geometry.frame_bytes();
-        if total != counted {
-            return Err(AuditError::Conservation { mapped: total, counted });
+        for (&frame, &Uses { all, writable }) in &uses {
+            let counted = locked.ledger.count(frame);
+            if all != counted || (all > 1 && writable > 0) {
+                return Err(AuditError::Shares {
+                    frame: frame.0,
+                    found: all,
+                    writable,
+                    counted,
+                });
+            }
         }
-        let physical = self.space.physical_bytes();
-        if physical != total {
-            return Err(AuditError::Physical {
-                physical,
-                mapped: total,
+        if let Some(frame) = locked.window {
+            uses.entry(frame).or_default();
+        }
+        for spare in locked.ledger.pool() {
+            if uses.insert(spare.frame, Uses::default()).is_some() {
+                let frame = spare.frame.0;
+                return Err(AuditError::Pool { frame });
+            }
+        }
+        let frame_bytes = self.geometry.frame_bytes();
+        let (found, counted) = (uses.len() * frame_bytes, locked.ledger.created * frame_bytes);
+        if found != counted || locked.ledger.promised > 0 {
+            return Err(AuditError::Conservation { found, counted });
+        }
+        match self.shared.space.backend.physical_bytes() {
+            physical if physical != counted => Err(AuditError::Physical { physical, counted }),
+            _ => Ok(()),
+        }
+    }
+
+    fn audit_region(
+        &self,
+        (slot, index): (usize, usize),
+        region: &Region,
+        needed: usize,
+        may_have_more: bool,
+    ) -> Result<(), AuditError> {
+        let frame_bytes = self.geometry.frame_bytes();
+        let mapped = region.usable();
+        if mapped < needed {
+            return Err(AuditError::Coverage {
+                slot,
+                region: index,
+                mapped: mapped * frame_bytes,
+                needed: needed * frame_bytes,
+            });
+        }
+        if region.frames.len() > needed && !may_have_more {
+            let surplus = (region.frames.len() - needed) * frame_bytes;
+            return Err(AuditError::Surplus {
+                slot,
+                region: index,
+                surplus,
             });
         }
         Ok(())
     }
 
-    fn audit_slots(&self) -> Result<(), AuditError> {
+    fn audit_slots(&self, locked: &Locked<'_, B>) -> Result<(), AuditError> {
         let slots = self.slots.slots();
-        let (mut live, mut tokens, mut free) = (0, 0, 0);
+        let (mut live, mut prefixes, mut tokens, mut free) = (0, 0, 0, 0);
         for &slot in slots {
             match slot {
                 Slot::Free => free += 1,
-                Slot::Live { len, .. } => (live, tokens) = (live + 1, tokens + len),
+                Slot::Live {
+                    kind: crate::sequence::Kind::Sequence,
+                    len,
+                    ..
+                } => (live, tokens) = (live + 1, tokens + len),
+                Slot::Live { .. } => prefixes += 1,
                 Slot::Draining => {}
             }
         }
         for (what, counted, found) in [
             ("the number of live sequences", self.slots.live(), live),
+            ("the number of prefixes", self.slots.prefixes(), prefixes),
             ("the number of tokens", self.slots.tokens(), tokens),
             ("the number of free slots", self.slots.free_list().len(), free),
         ] {
@@ -128,18 +215,19 @@ impl<B: Backend> KvCache<B> {
         // A slot is free exactly when it is on the free list, which has as many entries as there are free slots.
         let mut listed = vec![false; slots.len()];
         for &slot in self.slots.free_list() {
-            if slots[slot] != Slot::Free || std::mem::replace(&mut listed[slot], true) {
+            if slots[slot] != Slot::Free || std::mem::replace(&mut listed[slot], true) || !locked.holdings[slot].idle {
                 return Err(AuditError::Listed { slot, list: "free" });
             }
         }
         // Live slots may drain; a freed one that drains must be on the list, or it would be lost.
         let mut listed = vec![false; slots.len()];
-        for &slot in &self.draining {
+        for &slot in &locked.draining {
             if slots[slot] == Slot::Free || std::mem::replace(&mut listed[slot], true) {
                 return Err(AuditError::Listed { slot, list: "draining" });
             }
         }
-        match (0..slots.len()).find(|&slot| slots[slot] == Slot::Draining && !listed[slot]) {
+        let drained = |slot: usize| listed[slot] || locked.drained.contains(&slot);
+        match (0..slots.len()).find(|&slot| slots[slot] == Slot::Draining && !drained(slot)) {
             Some(slot) => Err(AuditError::Lost { slot }),
             None => Ok(()),
         }
@@ -149,82 +237,75 @@ impl<B: Backend> KvCache<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Geometry, SeqId};
+    use crate::backend::sim::SimBackend;
+    use crate::space::Spare;
+    use crate::{Config, Geometry, SeqId};
 
-    fn healthy() -> (KvCache, SeqId) {
+    const FRAME: usize = 64;
+
+    type Cache = KvCache<SimBackend>;
+
+    fn healthy() -> (Cache, SeqId) {
         let geometry = Geometry::builder()
             .layers(1)
-            .row_bytes(1 << 16)
+            .row_bytes(FRAME)
             .max_tokens(4)
             .max_sequences(2)
+            .frame_bytes(FRAME)
             .build()
             .unwrap();
-        let mut cache = KvCache::new(geometry, usize::MAX).unwrap();
+        let mut cache = KvCache::with_backend(SimBackend::new(FRAME), geometry, Config::new(usize::MAX)).unwrap();
         let seq = cache.open().unwrap();
         cache.grow(seq, 2).unwrap();
         cache.audit().unwrap();
         (cache, seq)
     }
 
+    fn damage_region(cache: &mut Cache, change: impl FnOnce(&mut Region)) {
+        let mut locked = cache.shared.lock();
+        let mut body = locked.take(0);
+        change(&mut body.regions[0]);
+        locked.put(0, body);
+    }
+
     #[test]
     fn every_invariant_is_looked_at() {
-        let bytes = 1 << 16;
-        type Damage = fn(&mut KvCache, SeqId);
-        let damages: [(Damage, AuditError); 7] = [
+        type Damage = fn(&mut Cache, SeqId);
+        let damages: [(Damage, &str); 11] = [
+            (|c, s| c.slots.set_len(s, 3), "Coverage"),
+            (|c, s| c.slots.set_len(s, 1), "Surplus"),
+            (|c, _| damage_region(c, |r| r.stale = 1), "Coverage"),
+            (|c, _| damage_region(c, |r| r.frames[1] = r.frames[0]), "Shares"),
             (
-                |c, s| c.slots.set_len(s, 3),
-                AuditError::Coverage {
-                    slot: 0,
-                    region: 0,
-                    mapped: 2 * bytes,
-                    needed: 3 * bytes,
+                |c, _| {
+                    let frame = c.shared.lock().body(0).regions[0].frames[0];
+                    c.shared.lock().ledger.share(&[frame]);
                 },
+                "Shares",
             ),
             (
-                |c, s| c.slots.set_len(s, 1),
-                AuditError::Coverage {
-                    slot: 0,
-                    region: 0,
-                    mapped: 2 * bytes,
-                    needed: bytes,
+                |c, _| {
+                    let frame = c.shared.lock().body(0).regions[0].frames[0];
+                    let spares = crate::space::Spares {
+                        frames: vec![Spare { frame, zero: false }],
+                        created: 0,
+                    };
+                    c.shared.lock().ledger.put_back(spares);
                 },
+                "Pool",
             ),
-            (
-                |c, _| c.space.map(3, 1 << 16).unwrap(),
-                AuditError::Coverage {
-                    slot: 1,
-                    region: 1,
-                    mapped: bytes,
-                    needed: 0,
-                },
-            ),
-            (
-                |c, _| c.mapped_frames += 1,
-                AuditError::Conservation {
-                    mapped: 4 * bytes,
-                    counted: 5 * bytes,
-                },
-            ),
-            (|c, s| c.slots.close(s), AuditError::Lost { slot: 0 }),
-            (
-                |c, _| c.draining = vec![1],
-                AuditError::Listed {
-                    slot: 1,
-                    list: "draining",
-                },
-            ),
-            (
-                |c, _| c.draining = vec![0, 0],
-                AuditError::Listed {
-                    slot: 0,
-                    list: "draining",
-                },
-            ),
+            (|c, _| c.shared.lock().ledger.created += 1, "Conservation"),
+            (|c, _| c.shared.lock().ledger.promised += 1, "Conservation"),
+            (|c, s| c.slots.close(s), "Lost"),
+            (|c, _| c.shared.lock().draining = vec![1], "Listed"),
+            (|c, _| c.shared.lock().draining = vec![0, 0], "Listed"),
         ];
-        for (damage, expected) in damages {
+        for (nth, (damage, expected)) in damages.into_iter().enumerate() {
             let (mut cache, seq) = healthy();
             damage(&mut cache, seq);
-            assert_eq!(cache.audit(), Err(expected));
+            let error = format!("{:?}", cache.audit().unwrap_err());
+            assert!(error.starts_with(expected), "damage {nth}: {error}");
+            std::mem::forget(cache); // dropping it would stumble over the damage
         }
     }
 }

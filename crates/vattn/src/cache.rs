@@ -1,75 +1,93 @@
 //! The front type: sequences, their lengths, and the frames behind them.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::ptr;
+use std::sync::Arc;
 
+use crate::backend::Backend;
 use crate::backend::host::HostBackend;
-use crate::backend::{Backend, HostMemory, Space};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
-use crate::sequence::{SeqId, SlotTable};
-use crate::stats::Stats;
+use crate::sequence::{Kind, SeqId, SlotTable};
+use crate::shared::{Locked, Shared};
+use crate::space::Space;
+use crate::swap::{Sleep, Swapped};
 
 /// A key/value cache: sequences of rows at fixed, contiguous addresses, with physical memory only behind the rows that
 /// exist.
 ///
-/// A sequence of `len` tokens has, in each of its `2 * layers` regions, `ceil(len * row_bytes / frame_bytes)` frames
-/// mapped, and nothing else. Rows are zero when a frame is new; rows that come back by growing again after a truncation
-/// may hold what this sequence, and only this sequence, had written there.
+/// A sequence of `len` tokens has, in each of its regions, at least `ceil(len * stride_bytes / frame_bytes)` frames mapped,
+/// and nothing else unless the [`Config`] lets it map ahead. Rows are zero when a frame is new; rows that come back by
+/// growing again after a truncation may hold what this sequence, and only this sequence, had written there.
 ///
-/// An operation that returns an error has changed nothing. Memory that is given back goes to the operating system, not to
-/// a pool. All operations that change something take `&mut self`; share the cache between threads behind a lock.
-///
-/// Calls of the backend are two system calls each on the host. An operation that needs no frame makes none.
+/// An operation that returns an error has changed nothing. All operations that change something take `&mut self`; share
+/// the cache between threads behind a lock. An operation that needs no frame makes no system call.
 #[derive(Debug)]
 pub struct KvCache<B: Backend = HostBackend> {
     pub(crate) geometry: Geometry,
-    pub(crate) space: B::Space,
     pub(crate) slots: SlotTable,
-    /// Frames mapped in all regions.
-    pub(crate) mapped_frames: usize,
-    /// Slots with more memory than their length needs, because the backend refused to take it back. Each is here once.
-    pub(crate) draining: Vec<usize>,
-    budget_bytes: usize,
-    map_calls: u64,
-    unmap_calls: u64,
+    pub(crate) shared: Arc<Shared<B>>,
+    /// What sequences have in the swap, by slot.
+    pub(crate) swap: HashMap<usize, Swapped>,
+    /// What is to be made again on waking.
+    pub(crate) sleep: Option<Sleep>,
+    /// Lengths before the batch at hand.
+    undo: Vec<(SeqId, usize)>,
+}
+
+/// A step that was planned: whose rows it writes, for [`KvCache::commit`] or [`KvCache::cancel`].
+#[derive(Debug)]
+#[must_use = "commit or cancel the step"]
+pub struct Ticket {
+    /// The sequences of the step and their lengths before it.
+    old_lengths: Box<[(SeqId, usize)]>,
 }
 
 impl KvCache {
     /// Makes an empty cache in the memory of the machine. It may hold up to `budget_bytes` of physical memory, rounded
-    /// down to whole frames. Only address space is taken here.
+    /// down to whole frames, and gives back at once what it does not need. Only address space is taken here.
     ///
     /// # Errors
     ///
     /// [`Error::FrameBelowPage`], or [`Error::Backend`] when the address space cannot be had.
     pub fn new(geometry: Geometry, budget_bytes: usize) -> Result<Self> {
-        Self::with_backend(HostBackend, geometry, budget_bytes)
+        Self::with_config(geometry, Config::new(budget_bytes))
     }
-}
 
-impl<B: Backend> KvCache<B> {
-    /// Makes an empty cache over the memory of `backend`; otherwise as [`KvCache::new`].
+    /// Makes an empty cache in the memory of the machine; otherwise as [`KvCache::with_backend`].
     ///
     /// # Errors
     ///
     /// As [`KvCache::new`].
-    pub fn with_backend(backend: B, geometry: Geometry, budget_bytes: usize) -> Result<Self> {
-        let (frame_bytes, page_bytes) = (geometry.frame_bytes(), backend.page_bytes());
-        if !frame_bytes.is_multiple_of(page_bytes) {
+    pub fn with_config(geometry: Geometry, config: Config) -> Result<Self> {
+        let (frame_bytes, page_bytes) = (geometry.frame_bytes(), crate::host::page_bytes());
+        if frame_bytes < page_bytes {
             return Err(Error::FrameBelowPage {
                 frame_bytes,
                 page_bytes,
             });
         }
+        Self::with_backend(HostBackend::new(frame_bytes)?, geometry, config)
+    }
+}
+
+impl<B: Backend> KvCache<B> {
+    /// Makes an empty cache over the memory of `backend`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FrameBelowPage`] and [`Error::FrameBytes`] when the backend and the geometry do not fit, and
+    /// [`Error::Backend`] when the address space cannot be had.
+    pub fn with_backend(backend: B, geometry: Geometry, config: Config) -> Result<Self> {
+        let space = Space::new(backend, geometry)?;
         Ok(Self {
-            space: backend.reserve(geometry.regions(), geometry.region_bytes())?,
-            slots: SlotTable::new(geometry.max_sequences()),
             geometry,
-            mapped_frames: 0,
-            draining: Vec::new(),
-            budget_bytes,
-            map_calls: 0,
-            unmap_calls: 0,
+            slots: SlotTable::new(geometry.max_sequences()),
+            shared: Arc::new(Shared::new(space, config)),
+            swap: HashMap::new(),
+            sleep: None,
+            undo: Vec::new(),
         })
     }
 
@@ -79,16 +97,33 @@ impl<B: Backend> KvCache<B> {
         &self.geometry
     }
 
-    /// Opens a sequence of length 0, which holds no memory. O(1).
+    /// Opens a sequence of length 0. It holds no memory, or that of a freed sequence, wiped. O(slots).
     ///
     /// # Errors
     ///
-    /// [`Error::NoSlot`] when `max_sequences` are open.
+    /// [`Error::NoSlot`] when all slots are taken; [`Error::Backend`] when wiping is refused.
     pub fn open(&mut self) -> Result<SeqId> {
-        self.retry_draining();
-        self.slots.open().ok_or(Error::NoSlot {
-            limit: self.geometry.max_sequences(),
-        })
+        self.open_for(0, Kind::Sequence)
+    }
+
+    /// Opens a sequence and grows it to `tokens`, or does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::open`] and [`KvCache::grow`].
+    pub fn admit(&mut self, tokens: usize) -> Result<SeqId> {
+        let max = self.geometry.max_tokens();
+        if tokens > max {
+            return Err(Error::TooLong { len: tokens, max });
+        }
+        let seq = self.open_for(tokens, Kind::Sequence)?;
+        match self.grow(seq, tokens) {
+            Ok(()) => Ok(seq),
+            Err(error) => {
+                self.close(seq);
+                Err(error)
+            }
+        }
     }
 
     /// Length of a sequence in tokens. O(1).
@@ -100,8 +135,8 @@ impl<B: Backend> KvCache<B> {
         self.slots.len(seq).ok_or(Error::NotOpen { seq })
     }
 
-    /// Grows a sequence to `new_len` tokens, so that all rows below it exist in all regions. At most one call of the
-    /// backend for each region, none when the last frame still has room.
+    /// Grows a sequence to `new_len` tokens, so that all rows below it exist in all regions. A few calls of the backend for
+    /// each region, none when the mapped part has room.
     ///
     /// # Errors
     ///
@@ -112,134 +147,212 @@ impl<B: Backend> KvCache<B> {
     }
 
     /// Grows several sequences, or none of them: a step of a batch. A sequence that stands in the batch twice must not
-    /// shrink on the way. O(batch) when nothing is to be mapped.
+    /// shrink on the way. O(batch), without a lock, when nothing is to be mapped.
     ///
     /// # Errors
     ///
     /// As [`KvCache::grow`]; the `need` of [`Error::NeedFrames`] is that of the whole batch.
     pub fn grow_batch(&mut self, batch: &[(SeqId, usize)]) -> Result<()> {
-        self.retry_draining();
-        // Lengths go first and memory follows them. Then undoing is one thing: put the old lengths back, and give back
-        // what they do not need.
-        let mut old_lengths = Vec::with_capacity(batch.len());
-        let grown = self
-            .extend_lengths(batch, &mut old_lengths)
-            .and_then(|need| match need {
-                0 => Ok(()),
-                _ => self.map_lacking(batch, need),
-            });
+        self.undo.clear();
+        let grown = self.extend_lengths(batch).and_then(|lacking| match lacking {
+            false => Ok(()),
+            true => self.map_lacking(batch),
+        });
         if grown.is_err() {
-            for &(seq, len) in old_lengths.iter().rev() {
+            for &(seq, len) in self.undo.iter().rev() {
                 self.slots.set_len(seq, len);
-                self.give_back(seq.slot());
             }
         }
         grown
     }
 
-    /// Shortens a sequence to `new_len` tokens and gives back the frames that no row is left in. At most one call of the
-    /// backend for each region. Rows of the last frame past `new_len` keep their bytes until they are written again.
+    /// Plans a step that runs on a device: grows the sequences as [`KvCache::grow_batch`] does. The step may be started
+    /// when this returns. Then [`KvCache::commit`] says what to wait for before memory of these sequences is used again.
     ///
     /// # Errors
     ///
-    /// [`Error::NotOpen`] and [`Error::TruncatesForward`], no others: memory that the backend refuses to take back stays
-    /// charged as [`Stats::draining_bytes`] and is offered again by later calls.
+    /// As [`KvCache::grow_batch`].
+    pub fn plan_step(&mut self, batch: &[(SeqId, usize)]) -> Result<Ticket> {
+        self.grow_batch(batch)?;
+        Ok(Ticket {
+            old_lengths: self.undo.as_slice().into(),
+        })
+    }
+
+    /// Notes that the step of a ticket was started, and that `fence` stands for its end. Sequences that were freed
+    /// meanwhile are passed over: whoever frees a sequence in the middle of a step waits for the step himself.
+    pub fn commit(&mut self, ticket: Ticket, fence: B::Fence) {
+        let mut locked = self.shared.lock();
+        for &(seq, _) in &ticket.old_lengths {
+            if self.slots.len(seq).is_some() {
+                locked.holdings[seq.slot()].fence = Some(fence.clone());
+            }
+        }
+    }
+
+    /// Undoes the growth of a step that was not started. Sequences that were changed since then are left as they are only
+    /// if they are shorter now.
+    pub fn cancel(&mut self, ticket: Ticket) {
+        for &(seq, old_len) in ticket.old_lengths.iter().rev() {
+            if self.slots.len(seq).is_some_and(|len| len > old_len) {
+                self.shorten(seq, old_len);
+            }
+        }
+    }
+
+    /// Shortens a sequence to `new_len` tokens and gives back the frames that no row is left in, when the device is done
+    /// with them. Rows of the last frame past `new_len` keep their bytes until they are written again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOpen`] and [`Error::TruncatesForward`], and [`Error::SwappedOut`], no others: memory that cannot be given
+    /// back stays charged as [`Stats::draining_bytes`](crate::Stats::draining_bytes) and is offered again by later calls.
     pub fn truncate(&mut self, seq: SeqId, new_len: usize) -> Result<()> {
         let len = self.len(seq)?;
         if new_len > len {
             return Err(Error::TruncatesForward { seq, len, new_len });
         }
-        self.retry_draining();
-        self.slots.set_len(seq, new_len);
-        self.give_back(seq.slot());
+        self.in_memory(seq)?;
+        self.shared.lock().drain();
+        self.shorten(seq, new_len);
         Ok(())
     }
 
-    /// Ends a sequence and gives all its memory back to the operating system.
+    /// Ends a sequence. Its memory goes back to the operating system, or stays in the slot as far as
+    /// [`Config::warm_bytes`] allows, when the device is done with it.
     ///
     /// # Errors
     ///
     /// [`Error::NotOpen`], so also on a second free, and no others: as for [`KvCache::truncate`]. The slot is not used
-    /// again before its memory is gone.
+    /// again before its memory is gone or wiped.
     pub fn free(&mut self, seq: SeqId) -> Result<()> {
         self.len(seq)?;
-        self.retry_draining();
-        self.slots.close(seq);
-        self.give_back(seq.slot());
+        self.close(seq);
         Ok(())
     }
 
-    /// Sets the most physical memory that growth may reach. Below what is mapped, it takes nothing away: growth that
-    /// needs frames is refused until enough is freed.
-    pub fn set_budget(&mut self, bytes: usize) {
-        self.budget_bytes = bytes;
+    /// Sets the most physical memory that growth may reach. What no sequence needs is given back as far as it is above
+    /// it; what sequences hold is not taken from them, but goes back as they are freed, and growth is refused until then.
+    pub fn set_limit(&mut self, bytes: usize) {
+        let frames = bytes / self.geometry.frame_bytes();
+        let mut locked = self.shared.lock();
+        locked.config.budget_bytes = bytes;
+        locked.ledger.limit = frames;
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+        locked.reclaim(0, &[]);
+        locked.shrink_pool();
     }
 
-    /// Frames that the budget has left. O(1), without a system call: with [`Geometry::sequence_frames`] it answers
-    /// whether a sequence can be admitted.
+    /// As [`KvCache::set_limit`].
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.set_limit(bytes);
+    }
+
+    /// Gives back everything that no sequence needs now: what was mapped ahead, what freed sequences left, and what has
+    /// been waiting for the device and need not wait any more.
+    pub fn trim(&mut self) {
+        let mut locked = self.shared.lock();
+        locked.drain();
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+        locked.reclaim(usize::MAX, &[]);
+        let limit = std::mem::take(&mut locked.ledger.pool_limit);
+        locked.shrink_pool();
+        locked.ledger.pool_limit = limit;
+        drop(locked);
+        self.recycle();
+    }
+
+    /// Frames that the budget has left, counting those that are held and that no sequence needs. O(slots), without a
+    /// system call: with [`Geometry::sequence_frames`] it answers whether a sequence can be admitted.
     #[must_use]
     pub fn free_frames(&self) -> usize {
-        (self.budget_bytes / self.geometry.frame_bytes()).saturating_sub(self.mapped_frames)
+        let mut locked = self.shared.lock();
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+        locked.free_frames()
     }
 
-    /// What the cache holds now. O(1), with one system call on the host.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let draining = self.draining.iter().flat_map(|&slot| {
-            let needed = self.geometry.mapped_bytes(self.slots.tokens_in(slot));
-            self.regions(slot).map(move |region| self.space.mapped(region) - needed)
-        });
-        Stats {
-            reserved_bytes: self.geometry.reserved_bytes(),
-            mapped_bytes: self.mapped_frames * self.geometry.frame_bytes(),
-            used_bytes: self.geometry.used_bytes(self.slots.tokens()),
-            physical_bytes: self.space.physical_bytes(),
-            draining_bytes: draining.sum(),
-            budget_bytes: self.budget_bytes,
-            live_sequences: self.slots.live(),
-            map_calls: self.map_calls,
-            unmap_calls: self.unmap_calls,
+    /// Tells the state what the sequences need now: steps that mapped nothing have not.
+    pub(crate) fn refresh_keep(slots: &SlotTable, geometry: &Geometry, locked: &mut Locked<'_, B>) {
+        for (slot, holding) in locked.holdings.iter_mut().enumerate() {
+            if !holding.idle && !holding.closing && !slots.is_swapped(slot) {
+                holding.keep = geometry.region_frames(slots.tokens_in(slot));
+            }
         }
     }
 
-    /// Addresses of the rows of one layer, for kernels. They stay valid until the sequence is truncated or freed, and
-    /// growing does not move them. O(1).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOpen`], [`Error::Layer`].
-    pub fn view(&self, seq: SeqId, layer: usize) -> Result<KvView> {
-        let len = self.len(seq)?;
-        let (k, v) = self.layer_regions(seq, layer)?;
-        Ok(KvView {
-            k: self.space.address(k),
-            v: self.space.address(v),
-            row_bytes: self.geometry.row_bytes(),
-            len,
-            mapped_bytes: self.geometry.mapped_bytes(len),
-        })
+    /// Opens a slot, the one whose memory fits best for `tokens`.
+    pub(crate) fn open_for(&mut self, tokens: usize, kind: Kind) -> Result<SeqId> {
+        self.awake()?;
+        let mut locked = self.shared.lock();
+        locked.drain();
+        drop(locked);
+        self.recycle();
+        let limit = self.geometry.max_sequences();
+        let cold = self.slots.next_free().ok_or(Error::NoSlot { limit })?;
+        let mut locked = self.shared.lock();
+        let warm = match kind {
+            Kind::Sequence => locked.best_fit(self.geometry.region_frames(tokens)),
+            Kind::Prefix => None,
+        };
+        let slot = warm.unwrap_or(cold);
+        let mut body = locked.take(slot);
+        let wiped = self.shared.space.wipe(slot, &mut body);
+        locked.put(slot, body);
+        wiped?;
+        locked.holdings[slot].idle = false;
+        locked.holdings[slot].keep = 0;
+        Ok(self.slots.open(slot, kind))
     }
 
-    /// Regions of a slot: K and V of layer 0, K and V of layer 1, and so on.
-    pub(crate) fn regions(&self, slot: usize) -> Range<usize> {
-        let regions = self.geometry.regions_per_sequence();
-        slot * regions..(slot + 1) * regions
+    /// Ends a sequence or prefix that is known to be open.
+    pub(crate) fn close(&mut self, seq: SeqId) {
+        self.forget_swapped(seq.slot());
+        let mut locked = self.shared.lock();
+        locked.drain();
+        self.slots.close(seq);
+        locked.holdings[seq.slot()].closing = true;
+        locked.set_keep(seq.slot(), 0);
+        drop(locked);
+        self.recycle();
     }
 
-    /// The regions of K and V of one layer.
-    fn layer_regions(&self, seq: SeqId, layer: usize) -> Result<(usize, usize)> {
-        let layers = self.geometry.layers();
-        if layer >= layers {
-            return Err(Error::Layer { layer, layers });
+    /// Slots that have drained may be opened again.
+    pub(crate) fn recycle(&mut self) {
+        let drained = std::mem::take(&mut self.shared.lock().drained);
+        for slot in drained {
+            self.slots.recycle(slot);
         }
-        let k = self.regions(seq.slot()).start + 2 * layer;
-        Ok((k, k + 1))
     }
 
-    /// Sets the new lengths, notes the old ones, and returns the frames that are lacking.
-    fn extend_lengths(&mut self, batch: &[(SeqId, usize)], old_lengths: &mut Vec<(SeqId, usize)>) -> Result<usize> {
+    /// Refuses everything while the cache sleeps.
+    pub(crate) fn awake(&self) -> Result<()> {
+        match self.sleep {
+            Some(_) => Err(Error::Asleep),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a sequence whose rows are not in memory.
+    pub(crate) fn in_memory(&self, seq: SeqId) -> Result<()> {
+        self.awake()?;
+        match self.slots.is_swapped(seq.slot()) {
+            true => Err(Error::SwappedOut { seq }),
+            false => Ok(()),
+        }
+    }
+
+    /// Shortens a sequence that is known to be at least that long.
+    fn shorten(&mut self, seq: SeqId, new_len: usize) {
+        self.slots.set_len(seq, new_len);
+        let (slot, frames) = (seq.slot(), self.geometry.region_frames(new_len));
+        self.slots.set_shared(slot, self.slots.shared(slot).min(frames));
+        self.shared.lock().set_keep(slot, frames);
+    }
+
+    /// Sets the new lengths, notes the old ones, and returns whether a sequence lacks frames.
+    fn extend_lengths(&mut self, batch: &[(SeqId, usize)]) -> Result<bool> {
         let max = self.geometry.max_tokens();
-        let mut need = 0;
+        let mut lacking = false;
         for &(seq, new_len) in batch {
             let len = self.len(seq)?;
             if new_len < len {
@@ -248,145 +361,115 @@ impl<B: Backend> KvCache<B> {
             if new_len > max {
                 return Err(Error::TooLong { len: new_len, max });
             }
-            let (old, new) = (self.geometry.mapped_bytes(len), self.geometry.mapped_bytes(new_len));
-            if new > old {
-                // A region can have more than its old length needs, when the backend refused to take it back.
-                let lacking = |region| new.saturating_sub(self.space.mapped(region).max(old));
-                need += self.regions(seq.slot()).map(lacking).sum::<usize>() / self.geometry.frame_bytes();
-            }
-            old_lengths.push((seq, len));
+            self.in_memory(seq)?;
+            let slot = seq.slot();
+            lacking |= self.geometry.region_frames(new_len) > self.shared.covered(slot)
+                || (new_len > len && self.slots.shared(slot) > self.geometry.whole_frames(len));
+            self.undo.push((seq, len));
             self.slots.set_len(seq, new_len);
         }
-        Ok(need)
+        Ok(lacking)
     }
 
-    /// Maps what the sequences of a batch lack for their lengths: `need` frames.
-    fn map_lacking(&mut self, batch: &[(SeqId, usize)], need: usize) -> Result<()> {
-        let free = self.free_frames();
-        if need > free {
-            return Err(Error::NeedFrames { need, free });
-        }
-        for &(seq, _) in batch {
-            let bytes = self.geometry.mapped_bytes(self.slots.tokens_in(seq.slot()));
-            for region in self.regions(seq.slot()) {
-                let mapped = self.space.mapped(region);
-                if mapped < bytes {
-                    self.map_calls += 1;
-                    self.space.map(region, bytes)?;
-                    self.mapped_frames += (bytes - mapped) / self.geometry.frame_bytes();
-                }
+    /// Maps what the sequences of a batch lack for the lengths that were set.
+    fn map_lacking(&mut self, batch: &[(SeqId, usize)]) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut locked = shared.lock();
+        locked.drain();
+        let mut slots: Vec<_> = batch.iter().map(|(seq, _)| seq.slot()).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        // Sequences that were cut off in a shared frame, and were their rows end in it.
+        let mut tails = Vec::new();
+        for &(seq, old_len) in &self.undo {
+            let slot = seq.slot();
+            if locked.holdings[slot].draining {
+                locked.drop_shared_surplus(slot, self.geometry.region_frames(old_len))?;
             }
+            let tail = self.geometry.whole_frames(old_len);
+            if self.slots.tokens_in(slot) > old_len && self.slots.shared(slot) > tail {
+                let bytes = old_len * self.geometry.stride_bytes() - tail * self.geometry.frame_bytes();
+                tails.push((slot, tail, bytes));
+            }
+        }
+        tails.dedup_by_key(|&mut (slot, ..)| slot);
+        let mut need = 0;
+        for &slot in &slots {
+            let target = self.geometry.region_frames(self.slots.tokens_in(slot));
+            need += locked.body(slot).lacking(target);
+        }
+        for &(slot, tail, _) in &tails {
+            need += Self::tail_copies(&mut locked, slot, tail);
+        }
+        let room = self.make_room(&mut locked, need, &slots)?;
+        for &(slot, tail, bytes) in &tails {
+            Self::unshare_tail(&mut locked, slot, tail, bytes)?;
+            self.slots.set_shared(slot, tail);
+        }
+        self.extend_slots(&mut locked, &slots, room - need)
+    }
+
+    /// Extends slots to the lengths of their sequences, for which there is room; `ahead` frames more may be used.
+    pub(crate) fn extend_slots(&self, locked: &mut Locked<'_, B>, slots: &[usize], mut ahead: usize) -> Result<()> {
+        let growth = locked.config.growth_bytes.div_ceil(self.geometry.frame_bytes()).max(1);
+        let mut before = Vec::with_capacity(slots.len());
+        for &slot in slots {
+            let exact = self.geometry.region_frames(self.slots.tokens_in(slot));
+            let body = locked.body(slot);
+            let covered = body.covered();
+            if self.shared.covered(slot) >= exact {
+                continue;
+            }
+            let generous = exact.next_multiple_of(growth).min(self.geometry.max_frames());
+            let extra = body.lacking(generous) - body.lacking(exact);
+            let target = if extra <= ahead { generous } else { exact };
+            ahead -= if extra <= ahead { extra } else { 0 };
+            let holding = &locked.holdings[slot];
+            before.push((slot, if holding.draining { holding.keep } else { covered }));
+            locked.counters.sync_maps += 1;
+            if let Err(error) = locked.extend(slot, target) {
+                for (slot, covered) in before {
+                    locked.set_keep(slot, covered);
+                }
+                return Err(error);
+            }
+            locked.holdings[slot].keep = exact;
         }
         Ok(())
     }
 
-    /// Gives back what the regions of a slot hold beyond its length. What the backend refuses puts the slot on the
-    /// draining list; a freed slot that holds nothing any more goes to the free list.
-    fn give_back(&mut self, slot: usize) {
-        let bytes = self.geometry.mapped_bytes(self.slots.tokens_in(slot));
-        let mut refused = false;
-        for region in self.regions(slot) {
-            let mapped = self.space.mapped(region);
-            if mapped > bytes {
-                self.unmap_calls += 1;
-                match self.space.unmap(region, bytes) {
-                    Ok(()) => self.mapped_frames -= (mapped - bytes) / self.geometry.frame_bytes(),
-                    Err(_) => refused = true,
-                }
+    /// Checks that rows exist and may be written.
+    pub(crate) fn writable(&self, seq: SeqId, tokens: &Range<usize>) -> Result<()> {
+        let len = self.len(seq)?;
+        self.in_memory(seq)?;
+        let &Range { start, end } = tokens;
+        if start > end || end > len {
+            return Err(Error::Rows { start, end, len });
+        }
+        let shared_bytes = self.slots.shared(seq.slot()) * self.geometry.frame_bytes();
+        let shared = shared_bytes.div_ceil(self.geometry.stride_bytes());
+        if start < shared && start < end {
+            return Err(Error::Shared { start, end, shared });
+        }
+        Ok(())
+    }
+}
+
+impl<B: Backend> Drop for KvCache<B> {
+    fn drop(&mut self) {
+        let mut locked = self.shared.lock();
+        let _ = locked.clear_window();
+        for slot in 0..self.geometry.max_sequences() {
+            if let Some(fence) = locked.holdings[slot].fence.take() {
+                self.shared.space.backend.wait(&fence);
+            }
+            // A body is away only if its holder has panicked.
+            if let Some(mut body) = locked.try_take(slot) {
+                locked.shorten(slot, &mut body, 0);
+                locked.put(slot, body);
             }
         }
-        self.draining.retain(|&other| other != slot);
-        if refused {
-            self.draining.push(slot);
-        } else {
-            self.slots.recycle(slot);
-        }
-    }
-
-    /// Offers again what the backend has refused to take back.
-    fn retry_draining(&mut self) {
-        for slot in std::mem::take(&mut self.draining) {
-            self.give_back(slot);
-        }
-    }
-}
-
-impl<B: Backend<Space: HostMemory>> KvCache<B> {
-    /// The K rows of one layer, `len * row_bytes` bytes, rows in token order. The first byte is page aligned. O(1).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOpen`], [`Error::Layer`].
-    pub fn k(&self, seq: SeqId, layer: usize) -> Result<&[u8]> {
-        let bytes = self.len(seq)? * self.geometry.row_bytes();
-        let (k, _) = self.layer_regions(seq, layer)?;
-        Ok(self.space.bytes(k, 0..bytes))
-    }
-
-    /// The V rows of one layer, as [`KvCache::k`].
-    ///
-    /// # Errors
-    ///
-    /// As [`KvCache::k`].
-    pub fn v(&self, seq: SeqId, layer: usize) -> Result<&[u8]> {
-        let bytes = self.len(seq)? * self.geometry.row_bytes();
-        let (_, v) = self.layer_regions(seq, layer)?;
-        Ok(self.space.bytes(v, 0..bytes))
-    }
-
-    /// The K and the V rows of `tokens` in one layer, to be written in place: `tokens.len() * row_bytes` bytes each. O(1).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotOpen`], [`Error::Layer`]; [`Error::Rows`] when the rows are not all within the length.
-    pub fn rows_mut(&mut self, seq: SeqId, layer: usize, tokens: Range<usize>) -> Result<(&mut [u8], &mut [u8])> {
-        let len = self.len(seq)?;
-        let (k, v) = self.layer_regions(seq, layer)?;
-        if tokens.start > tokens.end || tokens.end > len {
-            return Err(Error::Rows {
-                start: tokens.start,
-                end: tokens.end,
-                len,
-            });
-        }
-        let row = self.geometry.row_bytes();
-        Ok(self.space.pair_mut(k, v, tokens.start * row..tokens.end * row))
-    }
-}
-
-/// Where the rows of one layer of one sequence lie, as plain numbers for a kernel.
-///
-/// Row `t` is the `row_bytes` bytes at `k + t * row_bytes`, for `t < len`; the V rows likewise. Bytes from the last row up
-/// to `mapped_bytes` are readable, and hold zeros or old rows of the same sequence; the byte at `mapped_bytes` is not.
-///
-/// Whoever reads or writes through the addresses must see to it that the sequence is neither truncated nor freed
-/// meanwhile, and that no slice of [`KvCache::k`], [`KvCache::v`] or [`KvCache::rows_mut`] is alive over bytes that are
-/// written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KvView {
-    /// Address of the first K row.
-    pub k: usize,
-    /// Address of the first V row.
-    pub v: usize,
-    /// Distance of two rows in bytes: rows are dense.
-    pub row_bytes: usize,
-    /// Rows that are valid.
-    pub len: usize,
-    /// Bytes from `k`, and from `v`, that are mapped.
-    pub mapped_bytes: usize,
-}
-
-impl KvView {
-    /// [`KvView::k`] as a pointer that may be dereferenced, when the backend is memory of the machine.
-    #[must_use]
-    pub fn k_ptr(&self) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.k)
-    }
-
-    /// [`KvView::v`] as a pointer that may be dereferenced, when the backend is memory of the machine.
-    #[must_use]
-    pub fn v_ptr(&self) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.v)
+        locked.ledger.limit = 0;
+        locked.shrink_pool();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::sequence::SeqId;
+use crate::sequence::{PrefixId, SeqId};
 
 /// Result of a cache operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,6 +21,14 @@ pub enum Error {
         frame_bytes: usize,
         /// Bytes of the smallest unit that the backend maps.
         page_bytes: usize,
+    },
+    /// The backend was made for frames of another size.
+    #[error("the geometry has frames of {geometry} bytes and the backend of {backend} bytes: make both with one size")]
+    FrameBytes {
+        /// Bytes of a frame in the geometry.
+        geometry: usize,
+        /// Bytes of a frame in the backend.
+        backend: usize,
     },
     /// All slots hold a sequence.
     #[error("all {limit} slots are taken: free a sequence, or make the cache with a larger max_sequences")]
@@ -89,6 +97,72 @@ pub enum Error {
         end: usize,
         /// Length of the sequence.
         len: usize,
+    },
+    /// A row is in memory that another sequence or a prefix reads too.
+    #[error("rows {start}..{end} reach into the {shared} rows that are shared: only later rows can be written")]
+    Shared {
+        /// First row.
+        start: usize,
+        /// One past the last row.
+        end: usize,
+        /// Rows, from the first on, of which some bytes are shared.
+        shared: usize,
+    },
+    /// The rows of a layer do not lie one behind the other.
+    #[error("rows are {stride} bytes apart and {row} bytes long: use the view, or the layout PerLayer")]
+    NotContiguous {
+        /// Distance of two rows of a layer.
+        stride: usize,
+        /// Bytes of a row.
+        row: usize,
+    },
+    /// The buffer does not have the size of the rows.
+    #[error("a buffer of {bytes} bytes was given for rows of {expected} bytes in all")]
+    BufferSize {
+        /// Bytes of the buffer.
+        bytes: usize,
+        /// Bytes of the rows.
+        expected: usize,
+    },
+    /// The rows of the sequence are not in memory that can be addressed.
+    #[error("sequence {seq} is swapped out: swap it in first")]
+    SwappedOut {
+        /// The sequence.
+        seq: SeqId,
+    },
+    /// The sequence is in memory already.
+    #[error("sequence {seq} is not swapped out")]
+    NotSwappedOut {
+        /// The sequence.
+        seq: SeqId,
+    },
+    /// All memory was given back until [`KvCache::wake`](crate::KvCache::wake).
+    #[error("the cache sleeps: wake it first")]
+    Asleep,
+    /// A prefix of no tokens, or of more than the sequence has.
+    #[error("a prefix of {tokens} tokens cannot be taken from a sequence of {len}: use 1 to {len} tokens")]
+    PrefixLength {
+        /// Tokens that were asked for.
+        tokens: usize,
+        /// Length of the sequence.
+        len: usize,
+    },
+    /// The id names no published prefix.
+    #[error("prefix {prefix} is not published in this cache: it was evicted, or the id comes from another cache")]
+    NotPublished {
+        /// The id that was used.
+        prefix: PrefixId,
+    },
+    /// The backend cannot show one frame at two addresses.
+    #[error("this backend cannot share memory between sequences: open a new sequence and compute its rows")]
+    NoSharing,
+    /// The system allows no more mappings.
+    #[error("the call could need {need} mappings and {limit} are allowed: free sequences, or raise vm.max_map_count")]
+    Mappings {
+        /// Mappings of the cache after the call, at most.
+        need: usize,
+        /// Mappings that the cache may have.
+        limit: usize,
     },
     /// The backend could not reserve or map.
     #[error(transparent)]

@@ -8,14 +8,39 @@ use crate::error::GeometryError;
 /// Most regions a cache may have: the tables that the cache keeps for them stay below a few tens of mebibytes.
 const MAX_REGIONS: usize = 1 << 20;
 
+/// How the K and V rows of a sequence are laid out. Shapes are in rows of [`Geometry::row_bytes`] bytes.
+///
+/// Fewer regions mean fewer frames that are half empty and fewer calls for a growing sequence; more regions mean that
+/// a kernel walks memory without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layout {
+    /// `2 * layers` regions, each `[tokens]`: all K rows, or all V rows, of a layer. The layout of plain tensors.
+    #[default]
+    PerLayer,
+    /// `layers` regions, each `[tokens, 2]`: the K and the V row of a token side by side.
+    FusedKv,
+    /// One region, `[tokens, layers, 2]`: everything of a token side by side. The choice where frames are large.
+    Sliced,
+}
+
+/// Where the rows of a layer start within a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) k_region: usize,
+    pub(crate) k_offset: usize,
+    pub(crate) v_region: usize,
+    pub(crate) v_offset: usize,
+}
+
 /// The checked shape of a cache: how many regions there are, how large they are and how large a frame is.
 ///
-/// A sequence owns `2 * layers` regions, one for the K rows and one for the V rows of each layer. A region is contiguous
-/// address space for `max_tokens` rows of `row_bytes` bytes, rounded up to whole frames.
+/// A sequence owns [`Geometry::regions_per_sequence`] regions, as its [`Layout`] says. A region is contiguous address space
+/// for `max_tokens` tokens of [`Geometry::stride_bytes`] bytes, rounded up to whole frames.
 ///
 /// All functions are O(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
+    layout: Layout,
     layers: usize,
     row_bytes: usize,
     max_tokens: usize,
@@ -27,12 +52,19 @@ impl Geometry {
     /// Starts a geometry. Frames are 64 KiB unless told otherwise; everything else must be set.
     pub fn builder() -> GeometryBuilder {
         GeometryBuilder {
+            layout: Layout::PerLayer,
             layers: 0,
             row_bytes: 0,
             max_tokens: 0,
             max_sequences: 0,
             frame_bytes: 64 << 10,
         }
+    }
+
+    /// How K and V rows lie in the regions.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Layers of the model.
@@ -65,10 +97,26 @@ impl Geometry {
         self.frame_bytes
     }
 
-    /// Regions of one sequence: `2 * layers`.
+    /// Regions of one sequence: `2 * layers`, `layers` or 1, by the layout.
     #[must_use]
     pub fn regions_per_sequence(&self) -> usize {
-        2 * self.layers
+        match self.layout {
+            Layout::PerLayer => 2 * self.layers,
+            Layout::FusedKv => self.layers,
+            Layout::Sliced => 1,
+        }
+    }
+
+    /// Bytes of one token in one region, which is the distance from a row to that of the next token.
+    #[must_use]
+    pub fn stride_bytes(&self) -> usize {
+        self.token_bytes() / self.regions_per_sequence()
+    }
+
+    /// Bytes of one token over all regions: `2 * layers * row_bytes`.
+    #[must_use]
+    pub fn token_bytes(&self) -> usize {
+        2 * self.layers * self.row_bytes
     }
 
     /// Regions of the whole cache.
@@ -80,7 +128,7 @@ impl Geometry {
     /// Bytes of address space of one region, a multiple of the frame.
     #[must_use]
     pub fn region_bytes(&self) -> usize {
-        (self.max_tokens * self.row_bytes).next_multiple_of(self.frame_bytes)
+        (self.max_tokens * self.stride_bytes()).next_multiple_of(self.frame_bytes)
     }
 
     /// Bytes of address space of all regions: what a cache that maps everything up front would hold.
@@ -92,14 +140,14 @@ impl Geometry {
     /// Bytes that the rows of a sequence of `tokens` take over all its regions. `tokens` is at most `max_tokens`.
     #[must_use]
     pub fn used_bytes(&self, tokens: usize) -> usize {
-        self.regions_per_sequence() * self.row_bytes * tokens
+        self.token_bytes() * tokens
     }
 
-    /// Frames that back `tokens` rows in one region: `ceil(tokens * row_bytes / frame_bytes)`. `tokens` is at most
+    /// Frames that back `tokens` tokens in one region: `ceil(tokens * stride_bytes / frame_bytes)`. `tokens` is at most
     /// `max_tokens`.
     #[must_use]
     pub fn region_frames(&self, tokens: usize) -> usize {
-        (tokens * self.row_bytes).div_ceil(self.frame_bytes)
+        (tokens * self.stride_bytes()).div_ceil(self.frame_bytes)
     }
 
     /// Frames that back a sequence of `tokens` over all its regions. `tokens` is at most `max_tokens`.
@@ -108,9 +156,30 @@ impl Geometry {
         self.regions_per_sequence() * self.region_frames(tokens)
     }
 
-    /// Bytes mapped in one region that holds `tokens` rows.
-    pub(crate) fn mapped_bytes(&self, tokens: usize) -> usize {
-        self.region_frames(tokens) * self.frame_bytes
+    /// Frames of one region that hold nothing but the first `tokens` tokens: what a sequence can share of them.
+    pub(crate) fn whole_frames(&self, tokens: usize) -> usize {
+        tokens * self.stride_bytes() / self.frame_bytes
+    }
+
+    /// Frames of a whole region.
+    pub(crate) fn max_frames(&self) -> usize {
+        self.region_frames(self.max_tokens)
+    }
+
+    /// Where the rows of a layer start.
+    pub(crate) fn placement(&self, layer: usize) -> Placement {
+        let row = self.row_bytes;
+        let (k_region, k_offset, v_region, v_offset) = match self.layout {
+            Layout::PerLayer => (2 * layer, 0, 2 * layer + 1, 0),
+            Layout::FusedKv => (layer, 0, layer, row),
+            Layout::Sliced => (0, 2 * layer * row, 0, (2 * layer + 1) * row),
+        };
+        Placement {
+            k_region,
+            k_offset,
+            v_region,
+            v_offset,
+        }
     }
 }
 
@@ -118,6 +187,7 @@ impl Geometry {
 #[derive(Debug, Clone, Copy)]
 #[must_use = "call build() to get the geometry"]
 pub struct GeometryBuilder {
+    layout: Layout,
     layers: usize,
     row_bytes: usize,
     max_tokens: usize,
@@ -126,6 +196,12 @@ pub struct GeometryBuilder {
 }
 
 impl GeometryBuilder {
+    /// How K and V rows lie in the regions; [`Layout::PerLayer`] unless told otherwise.
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
     /// Layers of the model, at least 1.
     pub fn layers(mut self, layers: usize) -> Self {
         self.layers = layers;
@@ -144,7 +220,7 @@ impl GeometryBuilder {
         self
     }
 
-    /// Most sequences open at the same time, at least 1.
+    /// Most sequences open, and prefixes published, at the same time, at least 1.
     pub fn max_sequences(mut self, sequences: usize) -> Self {
         self.max_sequences = sequences;
         self
@@ -181,13 +257,26 @@ impl GeometryBuilder {
         }
         limit("layers", self.layers as u128, MAX_REGIONS / 2)?;
         limit("max_sequences", self.max_sequences as u128, MAX_REGIONS)?;
-        let regions = 2 * self.layers as u128 * self.max_sequences as u128;
-        limit("regions (2 * layers * max_sequences)", regions, MAX_REGIONS)?;
-        let rows = self.max_tokens as u128 * self.row_bytes as u128;
+        let regions = self.max_sequences as u128
+            * match self.layout {
+                Layout::PerLayer => 2 * self.layers as u128,
+                Layout::FusedKv => self.layers as u128,
+                Layout::Sliced => 1,
+            };
+        limit("regions", regions, MAX_REGIONS)?;
+        let rows_side_by_side = match self.layout {
+            Layout::PerLayer => 1,
+            Layout::FusedKv => 2,
+            Layout::Sliced => 2 * self.layers as u128,
+        };
+        let stride = rows_side_by_side * self.row_bytes as u128;
+        limit("bytes of a token in a region", stride, isize::MAX as usize)?;
+        let rows = self.max_tokens as u128 * stride;
         let region = rows.next_multiple_of(self.frame_bytes as u128);
         limit("bytes of a region", region, isize::MAX as usize)?;
         limit("bytes of address space", regions * region, isize::MAX as usize)?;
         Ok(Geometry {
+            layout: self.layout,
             layers: self.layers,
             row_bytes: self.row_bytes,
             max_tokens: self.max_tokens,
@@ -231,6 +320,22 @@ mod tests {
         let g = gpt2().row_bytes(10_000).frame_bytes(4096).build().unwrap();
         assert_eq!([1, 2, 3].map(|n| g.region_frames(n)), [3, 5, 8]);
         assert_eq!(g.region_bytes() % 4096, 0);
+    }
+
+    #[test]
+    fn every_layout_holds_the_same_bytes() {
+        for (layout, regions, stride, last) in [
+            (Layout::PerLayer, 24, 3072, (22, 0, 23, 0)),
+            (Layout::FusedKv, 12, 6144, (11, 0, 11, 3072)),
+            (Layout::Sliced, 1, 73_728, (0, 67_584, 0, 70_656)),
+        ] {
+            let g = gpt2().layout(layout).build().unwrap();
+            assert_eq!((g.regions_per_sequence(), g.stride_bytes()), (regions, stride));
+            assert_eq!(g.used_bytes(10), 10 * 24 * 3072);
+            let p = g.placement(11);
+            assert_eq!((p.k_region, p.k_offset, p.v_region, p.v_offset), last);
+            assert_eq!(g.whole_frames(1000), 1000 * stride / 65536);
+        }
     }
 
     #[test]

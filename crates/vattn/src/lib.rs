@@ -6,6 +6,7 @@
 //!
 //! * [`Geometry`]: the shape of the cache (layers, row size, lengths, frame size), checked once.
 //! * [`KvCache`]: opens, grows, truncates and frees sequences under a budget of physical bytes.
+//! * [`Config`]: the budget, and what may be mapped ahead or kept for later.
 //! * [`SeqId`]: names one sequence; an id of a freed sequence is an error, never somebody else's rows.
 //! * [`Stats`]: what is reserved, mapped and used, and what the operating system says is really there.
 //!
@@ -38,15 +39,35 @@
 //! # Ok::<(), vattn::Error>(())
 //! ```
 //!
+//! # Sharing
+//!
+//! Sequences that begin with the same rows have them in the same frames, mapped read-only at the same place of their own
+//! address space; only the last, partly filled frame of each region is copied.
+//!
+//! ```
+//! # use vattn::{Geometry, KvCache};
+//! # let geometry = Geometry::builder().layers(12).row_bytes(3072).max_tokens(1024).max_sequences(8).build()?;
+//! # let mut cache = KvCache::new(geometry, 256 << 20)?;
+//! let prompt = cache.admit(1000)?; // and its rows are computed
+//! let prefix = cache.publish_prefix(prompt, 1000)?;
+//! let before = cache.stats().physical_bytes;
+//! let answer = cache.attach_prefix(prefix)?;
+//! cache.grow(answer, 1001)?;
+//! // 24 frames of 64 KiB, where a copy would be 70 MiB.
+//! assert_eq!(cache.stats().physical_bytes - before, 24 * (64 << 10));
+//! # Ok::<(), vattn::Error>(())
+//! ```
+//!
 //! # What it is not
 //!
-//! It computes nothing: it knows bytes and lengths, no tensors, models or schedulers. It does not share rows between
-//! sequences, does not swap and does not choose a victim when the budget is spent: it answers [`Error::NeedFrames`] and
-//! leaves the state as it was, and the caller decides.
+//! It computes nothing: it knows bytes and lengths, no tensors, models or schedulers. It does not choose a victim when
+//! the budget is spent: it answers [`Error::NeedFrames`] and leaves the state as it was, and the caller decides whether to
+//! free, to evict a prefix or to swap a sequence out.
 //!
 //! # Below the front door
 //!
-//! [`backend`] is the seam under the state machine, [`host`] the backend over Linux memory files. [`host::Arena`] is one
+//! [`backend`] is the seam under the state machine, [`host`] the backend over Linux memory files, [`sim`] a model of memory
+//! that panics on every access a device would get wrong. [`host::Arena`] is one
 //! such file mapped whole, for programs that want memory of their own counted in the same way.
 //!
 //! The host backend needs a 64-bit Linux, kernel 5.14 or later.
@@ -57,17 +78,29 @@ compile_error!("vattn needs 64-bit Linux: it reserves address space far beyond m
 mod audit;
 pub mod backend;
 mod cache;
+mod config;
 mod error;
 mod geometry;
+mod ledger;
+mod rows;
 mod sequence;
+mod share;
+mod shared;
+mod space;
 mod stats;
+mod swap;
+mod sync;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use audit::AuditError;
 #[cfg(feature = "cuda")]
 pub use backend::cuda;
-pub use backend::host;
-pub use cache::{KvCache, KvView};
+pub use backend::{host, sim};
+pub use cache::{KvCache, Ticket};
+pub use config::Config;
 pub use error::{BackendError, Error, GeometryError, Result};
-pub use geometry::{Geometry, GeometryBuilder};
-pub use sequence::SeqId;
+pub use geometry::{Geometry, GeometryBuilder, Layout};
+pub use rows::{KvView, Side};
+pub use sequence::{PrefixId, SeqId};
 pub use stats::Stats;

@@ -27,24 +27,51 @@ impl fmt::Display for SeqId {
     }
 }
 
+/// Names one published prefix of one cache, as [`SeqId`] names a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PrefixId(pub(crate) SeqId);
+
+impl fmt::Display for PrefixId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What lives in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sequence,
+    /// Rows that nobody appends to and that sequences start from.
+    Prefix,
+}
+
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// Nothing; it is on the free list.
+    /// Nothing; it is on the free list. It may have memory from earlier, which is wiped before it is used.
     Free,
-    /// A sequence of `len` tokens.
-    Live { generation: u64, len: usize },
-    /// A freed sequence that still has memory: the slot may not be opened.
+    /// A sequence or prefix of `len` tokens.
+    Live {
+        kind: Kind,
+        generation: u64,
+        len: usize,
+        /// Whether its own rows are in the swap.
+        swapped: bool,
+        /// Frames of each region, from the first on, that may be somebody else's too: they are mapped read-only.
+        shared: usize,
+    },
+    /// A freed sequence that still has memory that may not be touched: the slot may not be opened.
     Draining,
 }
 
-/// All slots of a cache, and the list of free ones (last in, first out). Every function is O(1).
+/// All slots of a cache, and the list of free ones (last in, first out). Every function but `take` is O(1).
 #[derive(Debug)]
 pub(crate) struct SlotTable {
     slots: Vec<Slot>,
     free: Vec<usize>,
     tokens: usize,
     live: usize,
+    prefixes: usize,
 }
 
 impl SlotTable {
@@ -54,23 +81,39 @@ impl SlotTable {
             free: (0..slots).rev().collect(),
             tokens: 0,
             live: 0,
+            prefixes: 0,
         }
     }
 
-    /// Puts an empty sequence into a free slot; `None` when there is none.
-    pub(crate) fn open(&mut self) -> Option<SeqId> {
+    /// The slot that would be opened next; `None` when there is none.
+    pub(crate) fn next_free(&self) -> Option<usize> {
+        self.free.last().copied()
+    }
+
+    /// Puts an empty sequence or prefix into a free slot.
+    pub(crate) fn open(&mut self, slot: usize, kind: Kind) -> SeqId {
         static NEXT_GENERATION: AtomicU64 = AtomicU64::new(0);
-        let slot = self.free.pop()?;
+        let listed = self.free.iter().rposition(|&free| free == slot);
+        self.free.remove(listed.expect("the slot is free"));
         let generation = NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
-        self.slots[slot] = Slot::Live { generation, len: 0 };
-        self.live += 1;
-        Some(SeqId { slot, generation })
+        self.slots[slot] = Slot::Live {
+            kind,
+            generation,
+            len: 0,
+            swapped: false,
+            shared: 0,
+        };
+        match kind {
+            Kind::Sequence => self.live += 1,
+            Kind::Prefix => self.prefixes += 1,
+        }
+        SeqId { slot, generation }
     }
 
     /// Length of a sequence; `None` when the id names none.
     pub(crate) fn len(&self, seq: SeqId) -> Option<usize> {
         match self.slots.get(seq.slot) {
-            Some(&Slot::Live { generation, len }) if generation == seq.generation => Some(len),
+            Some(&Slot::Live { generation, len, .. }) if generation == seq.generation => Some(len),
             _ => None,
         }
     }
@@ -78,17 +121,49 @@ impl SlotTable {
     /// Sets the length of a sequence that `len` has just recognised.
     pub(crate) fn set_len(&mut self, seq: SeqId, new_len: usize) {
         debug_assert!(self.len(seq).is_some());
-        if let Slot::Live { len, .. } = &mut self.slots[seq.slot] {
-            self.tokens = self.tokens - *len + new_len;
+        if let Slot::Live { kind, len, .. } = &mut self.slots[seq.slot] {
+            if *kind == Kind::Sequence {
+                self.tokens = self.tokens - *len + new_len;
+            }
             *len = new_len;
         }
     }
 
-    /// Ends a sequence that `len` has just recognised. Its slot drains until [`SlotTable::recycle`].
+    pub(crate) fn is_swapped(&self, slot: usize) -> bool {
+        matches!(self.slots[slot], Slot::Live { swapped: true, .. })
+    }
+
+    pub(crate) fn set_swapped(&mut self, slot: usize, now: bool) {
+        if let Slot::Live { swapped, .. } = &mut self.slots[slot] {
+            *swapped = now;
+        }
+    }
+
+    /// Frames of each region that may be somebody else's too.
+    pub(crate) fn shared(&self, slot: usize) -> usize {
+        match self.slots[slot] {
+            Slot::Live { shared, .. } => shared,
+            Slot::Free | Slot::Draining => 0,
+        }
+    }
+
+    pub(crate) fn set_shared(&mut self, slot: usize, now: usize) {
+        if let Slot::Live { shared, .. } = &mut self.slots[slot] {
+            *shared = now;
+        }
+    }
+
+    /// Ends a sequence or prefix that `len` has just recognised. Its slot drains until [`SlotTable::recycle`].
     pub(crate) fn close(&mut self, seq: SeqId) {
         self.set_len(seq, 0);
+        match self.slots[seq.slot] {
+            Slot::Live {
+                kind: Kind::Sequence, ..
+            } => self.live -= 1,
+            Slot::Live { kind: Kind::Prefix, .. } => self.prefixes -= 1,
+            Slot::Free | Slot::Draining => {}
+        }
         self.slots[seq.slot] = Slot::Draining;
-        self.live -= 1;
     }
 
     /// Returns a drained slot to the free list; a slot in any other state is left alone.
@@ -117,6 +192,11 @@ impl SlotTable {
         self.live
     }
 
+    /// Number of published prefixes.
+    pub(crate) fn prefixes(&self) -> usize {
+        self.prefixes
+    }
+
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
@@ -130,30 +210,35 @@ impl SlotTable {
 mod tests {
     use super::*;
 
+    fn open(table: &mut SlotTable) -> Option<SeqId> {
+        let slot = table.next_free()?;
+        Some(table.open(slot, Kind::Sequence))
+    }
+
     #[test]
     fn an_id_dies_with_its_sequence() {
         let mut table = SlotTable::new(1);
-        let first = table.open().unwrap();
-        assert!(table.open().is_none());
+        let first = open(&mut table).unwrap();
+        assert!(open(&mut table).is_none());
         table.set_len(first, 7);
         assert_eq!((table.len(first), table.tokens(), table.live()), (Some(7), 7, 1));
 
         table.close(first);
         assert_eq!((table.len(first), table.tokens(), table.live()), (None, 0, 0));
-        assert!(table.open().is_none(), "a draining slot is not free");
+        assert!(open(&mut table).is_none(), "a draining slot is not free");
 
         table.recycle(0);
         table.recycle(0);
-        let second = table.open().unwrap();
+        let second = open(&mut table).unwrap();
         assert_eq!(second.slot(), first.slot());
         assert_eq!((table.len(first), table.len(second)), (None, Some(0)));
-        assert!(table.open().is_none(), "recycling twice frees one slot once");
+        assert!(open(&mut table).is_none(), "recycling twice frees one slot once");
     }
 
     #[test]
     fn ids_of_another_table_are_not_recognised() {
         let (mut a, mut b) = (SlotTable::new(2), SlotTable::new(2));
-        let (in_a, in_b) = (a.open().unwrap(), b.open().unwrap());
+        let (in_a, in_b) = (open(&mut a).unwrap(), open(&mut b).unwrap());
         assert_eq!((a.len(in_a), b.len(in_b)), (Some(0), Some(0)));
         assert_eq!((a.len(in_b), b.len(in_a)), (None, None));
     }

@@ -1,11 +1,10 @@
 //! The memory file mapped whole.
 
-use vattn::backend::Backend;
-use vattn::host::{Arena, HostBackend};
+use vattn::host::{self, Arena};
 
 #[test]
 fn memory_follows_the_touch() {
-    let page = HostBackend.page_bytes();
+    let page = host::page_bytes();
     let mut arena = Arena::new(64 * page).unwrap();
     assert_eq!((arena.len(), arena.physical_bytes()), (64 * page, 0));
     assert!(arena.as_slice().as_ptr().addr().is_multiple_of(page));
@@ -21,7 +20,7 @@ fn memory_follows_the_touch() {
 
 #[test]
 fn populate_backs_what_it_is_told_and_keeps_contents() {
-    let page = HostBackend.page_bytes();
+    let page = host::page_bytes();
     let mut arena = Arena::new(8 * page - 100).unwrap();
     arena.as_mut_slice()[page] = 9;
     arena.populate_range(page - 1..page + 1).unwrap();

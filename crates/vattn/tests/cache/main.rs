@@ -1,18 +1,16 @@
-//! The cache from outside, over the host backend and over a plain fake that fails on request.
+//! The cache from outside, over the host backend and over the model of memory.
 
 mod arena;
 mod atomicity;
 mod budget;
-mod fake;
-mod model;
 mod process;
 mod rows;
 
-use vattn::{Geometry, backend::Backend, host::HostBackend};
+use vattn::{Geometry, host};
 
 /// A small geometry whose rows divide no frame: `layers` layers, rows of five eighths of a page, frames of one page.
 fn small(layers: usize, max_tokens: usize, max_sequences: usize) -> Geometry {
-    let page = HostBackend.page_bytes();
+    let page = host::page_bytes();
     Geometry::builder()
         .layers(layers)
         .row_bytes(page * 5 / 8)
@@ -27,10 +25,14 @@ fn small(layers: usize, max_tokens: usize, max_sequences: usize) -> Geometry {
 fn public_types_are_send_and_sync() {
     fn check<T: Send + Sync + 'static>() {}
     check::<vattn::KvCache>();
+    check::<vattn::KvCache<vattn::sim::SimBackend>>();
     check::<vattn::KvView>();
+    check::<vattn::Config>();
+    check::<vattn::Ticket>();
     check::<vattn::Geometry>();
     check::<vattn::GeometryBuilder>();
     check::<vattn::SeqId>();
+    check::<vattn::PrefixId>();
     check::<vattn::Stats>();
     check::<vattn::Error>();
     check::<vattn::GeometryError>();
@@ -38,5 +40,4 @@ fn public_types_are_send_and_sync() {
     check::<vattn::AuditError>();
     check::<vattn::host::Arena>();
     check::<vattn::host::HostBackend>();
-    check::<vattn::host::HostSpace>();
 }

@@ -1,8 +1,6 @@
 //! Rows: where they lie, what they hold, and what is refused.
 
-use vattn::backend::Backend;
-use vattn::host::HostBackend;
-use vattn::{Error, Geometry, KvCache};
+use vattn::{Error, Geometry, KvCache, host};
 
 use crate::small;
 
@@ -143,7 +141,7 @@ fn whatever_is_not_there_is_an_error_with_its_numbers() {
 
 #[test]
 fn shapes_that_the_machine_cannot_have_are_errors() {
-    let page = HostBackend.page_bytes();
+    let page = host::page_bytes();
     let builder = Geometry::builder().layers(1).row_bytes(1).max_sequences(1);
     let below_page = builder.max_tokens(1).frame_bytes(page / 2).build().unwrap();
     assert!(matches!(

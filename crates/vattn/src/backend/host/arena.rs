@@ -7,8 +7,10 @@ use std::io;
 use std::ops::Range;
 use std::slice;
 
-use super::mapping::{Access, Mapping};
+use super::file::MemoryFile;
 use super::page_bytes;
+use super::reservation::Reservation;
+use crate::backend::Access;
 use crate::error::BackendError;
 
 /// `len` zero bytes of readable and writable memory, backed page by page when they are first touched.
@@ -23,7 +25,8 @@ use crate::error::BackendError;
 /// Pages are of the base size (4 KiB on x86-64), never huge.
 #[derive(Debug)]
 pub struct Arena {
-    mapping: Mapping,
+    memory: Reservation,
+    file: MemoryFile,
     len: usize,
 }
 
@@ -43,8 +46,11 @@ impl Arena {
                 io::ErrorKind::InvalidInput.into(),
             ));
         };
-        let mapping = Mapping::new(bytes, Access::ReadWrite)?;
-        Ok(Self { mapping, len })
+        let memory = Reservation::new(bytes, page_bytes())?;
+        let file = MemoryFile::new(bytes as u64)?;
+        memory.map(0..bytes, &file, 0, Access::ReadWrite, false)?;
+        memory.refuse_huge_pages()?;
+        Ok(Self { memory, file, len })
     }
 
     /// Bytes of the arena.
@@ -59,14 +65,14 @@ impl Arena {
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: the mapping is at least `len` bytes, readable and initialised (zero or written), its file can neither
         // shrink nor be reached by anybody else, and writes need `&mut self`.
-        unsafe { slice::from_raw_parts(self.mapping.base(), self.len) }
+        unsafe { slice::from_raw_parts(self.memory.base(), self.len) }
     }
 
     /// All bytes, writable. The first byte is page aligned.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and `&mut self` makes this the only slice.
-        unsafe { slice::from_raw_parts_mut(self.mapping.base(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.memory.base(), self.len) }
     }
 
     /// Backs all pages now, so that no later access faults. O(len).
@@ -75,7 +81,7 @@ impl Arena {
     ///
     /// Memory is exhausted; part of the pages may be backed, no contents have changed.
     pub fn populate(&mut self) -> Result<(), BackendError> {
-        self.mapping.populate(0..self.mapping.bytes())
+        self.memory.populate(0..self.memory.bytes())
     }
 
     /// Backs the pages that hold the bytes of `range` now. O(range).
@@ -98,12 +104,12 @@ impl Arena {
         }
         let page = page_bytes();
         let start = range.start / page * page;
-        self.mapping.populate(start..range.end.next_multiple_of(page))
+        self.memory.populate(start..range.end.next_multiple_of(page))
     }
 
     /// Bytes of memory behind the arena: `st_blocks` of its file, exact to the page.
     #[must_use]
     pub fn physical_bytes(&self) -> usize {
-        self.mapping.physical_bytes()
+        self.file.physical_bytes()
     }
 }

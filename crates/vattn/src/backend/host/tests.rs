@@ -1,14 +1,14 @@
 //! What only raw memory accesses can show: where the mapping ends.
 
+// Accesses that must fault cannot be made in safe Rust.
+#![allow(unsafe_code)]
+
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::{env, fs};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
-
 use super::{HostBackend, page_bytes};
-use crate::backend::{Backend, Space};
+use crate::backend::{Access, Backend, Frame, Request};
 use crate::{Error, Geometry, KvCache, SeqId};
 
 /// Tells the test process that it is the child, and what to do.
@@ -49,7 +49,7 @@ fn two_pages() -> (KvCache, SeqId) {
 type Prepare = fn(&mut KvCache, SeqId) -> usize;
 
 /// Reads, and whether they are allowed.
-const READS: [(&str, Prepare, bool); 8] = [
+const READS: [(&str, Prepare, bool); 9] = [
     (
         "the last mapped byte, past the rows",
         |c, s| {
@@ -102,6 +102,15 @@ const READS: [(&str, Prepare, bool); 8] = [
         false,
     ),
     (
+        "writing is not reading: the rows of a fork may be read",
+        |c, s| {
+            c.grow(s, 4).unwrap();
+            c.fork(s).unwrap();
+            page_bytes()
+        },
+        true,
+    ),
+    (
         "a growth that the budget refused",
         |c, s| {
             c.set_budget(2 * page_bytes());
@@ -132,6 +141,31 @@ fn an_access_past_the_mapped_end_faults() {
         assert_eq!(status.signal(), expected, "{case}: {status}");
         assert_eq!(status.success(), readable, "{case}: {status}");
     }
+}
+
+#[test]
+fn a_write_through_a_shared_row_faults() {
+    if env::var(CASE).is_ok() {
+        let (mut cache, seq) = two_pages();
+        cache.grow(seq, 3).unwrap();
+        let (k, _) = cache.rows_mut(seq, 0, 0..3).unwrap();
+        k.fill(1);
+        let fork = cache.fork(seq).unwrap();
+        for id in [seq, fork] {
+            assert!(matches!(
+                cache.rows_mut(id, 0, 1..3),
+                Err(Error::Shared { shared: 2, .. })
+            ));
+            // The row after the border is its own.
+            cache.rows_mut(id, 0, 2..3).unwrap().0.fill(2);
+        }
+        let view = cache.view(fork, 0).unwrap();
+        // SAFETY: the write faults, which is what the parent process waits for; no slice of the rows is alive.
+        unsafe { view.k_ptr().write_volatile(9) };
+        return;
+    }
+    let status = run_child("a_write_through_a_shared_row_faults", "write");
+    assert_eq!(status.signal(), Some(SIGSEGV), "{status}");
 }
 
 #[test]
@@ -203,29 +237,76 @@ fn whole_frames_are_zero_when_another_sequence_had_them() {
 }
 
 #[test]
-fn a_growth_that_fails_half_way_is_undone() {
+fn a_frame_mapped_twice_is_the_same_memory_and_counts_once() {
     let page = page_bytes();
-    let mut space = HostBackend.reserve(1, 4 * page).unwrap();
-    space.map(0, page).unwrap();
-    // An empty file in place of the third page: the page before it can be backed, this one cannot.
-    let empty = memfd_create("empty", MemfdFlags::CLOEXEC).unwrap();
-    let third = space.mapping.base().wrapping_add(2 * page);
-    // SAFETY: the page lies in the reservation of `space`, is not mapped yet, and no slice of it exists.
-    let replaced = unsafe {
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
-        mmap(third.cast(), page, ProtFlags::empty(), flags, &empty, 0)
+    let host = HostBackend::new(page).unwrap();
+    let base = host.reserve(8 * page, page).unwrap();
+    let request = |address, count, after: Option<Frame>| Request {
+        count,
+        address,
+        room: count,
+        after,
+        huge: false,
     };
-    assert_eq!(replaced.unwrap().cast(), third);
+    let mut frames = Vec::new();
+    host.create(&request(base, 3, None), &mut frames).unwrap();
+    assert_eq!(host.physical_bytes(), 3 * page);
+    host.map(base, &frames, Access::ReadWrite).unwrap();
+    // Out of order and with a gap: three runs.
+    host.map(base + 4 * page, &[frames[2], frames[0]], Access::Read)
+        .unwrap();
+    host.write(base, &[7]).unwrap();
+    host.write(base + 2 * page, &[9]).unwrap();
+    let mut bytes = [0; 1];
+    for (at, expected) in [(4, 9), (5, 7)] {
+        host.read(base + at * page, &mut bytes).unwrap();
+        assert_eq!(bytes[0], expected);
+    }
+    assert_eq!(host.physical_bytes(), 3 * page);
 
-    let error = space.map(0, 4 * page).unwrap_err();
-    assert!(error.to_string().contains("MADV_POPULATE_WRITE"), "{error}");
-    assert_eq!((space.mapped(0), space.physical_bytes()), (page, page));
-    let second = format!("{:x}-", space.address(0) + page);
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().find(|line| line.starts_with(&second)).unwrap();
-    assert!(line.contains("---s"), "the second page is not accessible: {line}");
+    host.create(&request(base + 6 * page, 1, None), &mut frames).unwrap();
+    host.replace(base + 4 * page, frames[3], Access::ReadWrite).unwrap();
+    host.read(base + 4 * page, &mut bytes).unwrap();
+    assert_eq!((bytes[0], host.physical_bytes()), (0, 4 * page));
 
-    // Up to the page that cannot be backed, growth still works.
-    space.map(0, 2 * page).unwrap();
-    assert_eq!(space.physical_bytes(), 2 * page);
+    host.unmap(base, 3).unwrap();
+    host.unmap(base + 4 * page, 2).unwrap();
+    host.destroy(&mut frames).unwrap();
+    assert_eq!((frames.len(), host.physical_bytes()), (0, 0));
+    host.release(base, 8 * page);
+}
+
+#[test]
+fn huge_frames_are_counted_to_the_page_and_hold_zeros() {
+    let frame = 64 << 10;
+    let host = HostBackend::new(frame).unwrap();
+    let bytes = 6 << 20;
+    let base = host.reserve(bytes, 2 << 20).unwrap();
+    let mut frames = Vec::new();
+    let request = Request {
+        count: bytes / frame - 1,
+        address: base,
+        room: bytes / frame,
+        after: None,
+        huge: true,
+    };
+    host.create(&request, &mut frames).unwrap();
+    assert_eq!(host.physical_bytes(), bytes - frame);
+    host.map(base, &frames, Access::ReadWrite).unwrap();
+    let mut contents = vec![1; bytes - frame];
+    host.read(base, &mut contents).unwrap();
+    assert!(contents.iter().all(|&byte| byte == 0));
+    // The second huge page stays one, or becomes one now, or the kernel has none; the count and the bytes do not care.
+    host.write(base + (3 << 20), &[5]).unwrap();
+    host.collapse(base + (2 << 20), (2 << 20) / frame);
+    host.read(base + (3 << 20), &mut contents[..1]).unwrap();
+    assert_eq!((contents[0], host.physical_bytes()), (5, bytes - frame));
+    host.unmap(base, frames.len()).unwrap();
+    // From the middle of a huge page.
+    let mut part = frames.split_off(40);
+    host.destroy(&mut part).unwrap();
+    assert_eq!(host.physical_bytes(), 40 * frame);
+    host.destroy(&mut frames).unwrap();
+    assert_eq!(host.physical_bytes(), 0);
+    host.release(base, bytes);
 }

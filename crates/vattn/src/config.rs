@@ -1,0 +1,46 @@
+//! What a cache may hold, and what it may keep for later.
+
+/// How a cache uses memory. Everything but the budget is about speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Most bytes of physical memory, rounded down to whole frames. It can be changed later.
+    pub budget_bytes: usize,
+    /// Bytes of each region that are mapped at once when a sequence grows past its last frame, rounded up to frames. More means
+    /// fewer calls and more memory that is not used yet: at most this much for each region. It is not taken where the
+    /// budget lacks it.
+    pub growth_bytes: usize,
+    /// Bytes that freed sequences may leave mapped for those that follow. They are wiped before anybody can read them.
+    pub warm_bytes: usize,
+}
+
+impl Config {
+    /// The exact configuration: no frame is mapped before it is needed or kept after it was.
+    #[must_use]
+    pub fn new(budget_bytes: usize) -> Self {
+        Self {
+            budget_bytes,
+            growth_bytes: 0,
+            warm_bytes: 0,
+        }
+    }
+
+    /// Sets [`Config::growth_bytes`].
+    #[must_use]
+    pub fn growth_bytes(mut self, bytes: usize) -> Self {
+        self.growth_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Config::warm_bytes`].
+    #[must_use]
+    pub fn warm_bytes(mut self, bytes: usize) -> Self {
+        self.warm_bytes = bytes;
+        self
+    }
+
+    /// Whether sequences may have more than their lengths need.
+    pub(crate) fn maps_ahead(&self) -> bool {
+        self.growth_bytes > 0
+    }
+}
