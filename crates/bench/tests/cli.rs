@@ -163,7 +163,7 @@ fn wrong_use_is_named_and_writes_nothing() {
 
 #[test]
 fn a_budget_that_no_text_fits_in_is_refused_with_the_need() {
-    // 512 row runs of at least a frame each: two MiB for the shortest text.
+    // 256 layers of 64-byte rows: 32 KiB a token.
     let files = Files::new();
     let base = PatchTokenizer::load(files.path("model")).expect("loads");
     let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 256, 2);

@@ -165,7 +165,7 @@ impl ReferenceGpt2 {
         // (tokens, C) to (heads, tokens, head_dim)
         let by_head = |x: &Tensor, tokens: usize| x.reshape((tokens, heads, c / heads))?.transpose(0, 1)?.contiguous();
         let stored = |rows: Rows<'_>| {
-            let rows: Vec<f32> = rows.runs().flatten().copied().collect();
+            let rows: Vec<f32> = rows.iter().flatten().copied().collect();
             by_head(&Tensor::from_vec(rows, (len, c), &Device::Cpu)?, len)
         };
         let (k, v) = (stored(k)?, stored(v)?);

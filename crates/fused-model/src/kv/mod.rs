@@ -113,11 +113,18 @@ pub enum KvError {
 }
 
 /// K or V rows of one layer of a sequence, in token order.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Rows<'a> {
-    /// One run of memory.
-    Contiguous(&'a [f32]),
-    /// Equal blocks scattered over one memory.
+    /// Rows a fixed stride apart in one run of memory.
+    Strided {
+        /// The memory, whole strides from the first token on.
+        data: &'a [f32],
+        /// Floats from one token to the next.
+        stride: usize,
+        /// Where the row lies in each stride.
+        columns: Range<usize>,
+    },
+    /// Equal blocks of packed rows scattered over one memory.
     Blocks {
         /// The memory all blocks live in.
         arena: &'a [f32],
@@ -129,27 +136,50 @@ pub enum Rows<'a> {
         offset: usize,
         /// Floats of rows in a full block.
         block: usize,
+        /// Floats of a row.
+        row: usize,
         /// Floats of rows in all.
         len: usize,
     },
 }
 
 impl<'a> Rows<'a> {
-    /// The runs of contiguous memory, in token order.
-    pub fn runs(self) -> impl Iterator<Item = &'a [f32]> {
+    /// Packed rows.
+    pub(crate) fn packed(data: &'a [f32], row: usize) -> Self {
+        Self::Strided {
+            data,
+            stride: row,
+            columns: 0..row,
+        }
+    }
+
+    /// The runs of memory, in token order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'a>> {
         let (whole, parts) = match self {
-            Self::Contiguous(rows) => (Some(rows), None),
-            Self::Blocks {
+            Self::Strided { data, stride, columns } => {
+                let whole = Run {
+                    data,
+                    stride: *stride,
+                    columns: columns.clone(),
+                };
+                (Some(whole), None)
+            }
+            &Self::Blocks {
                 arena,
                 table,
                 stride,
                 offset,
                 block,
+                row,
                 len,
             } => {
                 let run = move |(index, &number): (usize, &usize)| {
                     let start = number * stride + offset;
-                    &arena[start..start + block.min(len - index * block)]
+                    Run {
+                        data: &arena[start..start + block.min(len - index * block)],
+                        stride: row,
+                        columns: 0..row,
+                    }
                 };
                 (None, Some(table[..len.div_ceil(block)].iter().enumerate().map(run)))
             }
@@ -157,11 +187,19 @@ impl<'a> Rows<'a> {
         whole.into_iter().chain(parts.into_iter().flatten())
     }
 
-    /// Floats in all runs.
+    /// Each token's row.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
+        self.runs().flat_map(|run| {
+            let rows = run.data.chunks_exact(run.stride);
+            rows.map(move |row| &row[run.columns.clone()])
+        })
+    }
+
+    /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
-            Self::Contiguous(rows) => rows.len(),
-            Self::Blocks { len, .. } => *len,
+            Self::Strided { data, stride, .. } => data.len() / stride,
+            Self::Blocks { row, len, .. } => len / row,
         }
     }
 
@@ -169,6 +207,14 @@ impl<'a> Rows<'a> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Rows a fixed stride apart in one run of memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Run<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) columns: Range<usize>,
 }
 
 /// Fills the K and the V row of one token; see [`KvStore::write`].

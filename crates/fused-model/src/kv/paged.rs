@@ -130,6 +130,7 @@ impl KvStore for PagedKv {
             stride: self.stride(),
             offset: (2 * layer + part) * self.block_floats(),
             block: self.block_floats(),
+            row: self.geometry.row_floats,
             len: sequence.len * self.geometry.row_floats,
         };
         Ok((rows(0), rows(1)))
