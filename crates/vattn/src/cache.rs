@@ -239,8 +239,7 @@ impl<B: Backend> KvCache<B> {
         locked.config.budget_bytes = bytes;
         locked.ledger.limit = frames;
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
-        locked.reclaim(0, &[]);
-        locked.shrink_pool();
+        locked.obey_limit();
     }
 
     /// As [`KvCache::set_limit`].

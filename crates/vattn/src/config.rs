@@ -41,6 +41,6 @@ impl Config {
 
     /// Whether sequences may have more than their lengths need.
     pub(crate) fn maps_ahead(&self) -> bool {
-        self.growth_bytes > 0
+        self.growth_bytes > 0 || self.warm_bytes > 0
     }
 }

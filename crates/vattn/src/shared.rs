@@ -328,12 +328,22 @@ impl<'a, B: Backend> Locked<'a, B> {
             .map(|(slot, _)| slot)
     }
 
+    /// Takes what no sequence needs until no more exists than the limit allows.
+    pub(crate) fn obey_limit(&mut self) {
+        self.shrink_pool();
+        self.reclaim_while(&[], |locked| locked.ledger.created > locked.ledger.limit);
+    }
+
     /// Makes room for `need` frames by taking what no sequence needs: first slots without a sequence, then what slots
     /// have beyond what they must keep, and only as much as is needed.
     pub(crate) fn reclaim(&mut self, need: usize, spared: &[usize]) {
+        self.reclaim_while(spared, |locked| locked.ledger.room() < need);
+    }
+
+    fn reclaim_while(&mut self, spared: &[usize], lacking: impl Fn(&Self) -> bool) {
         for idle in [true, false] {
             for slot in 0..self.holdings.len() {
-                if self.ledger.room() >= need {
+                if !lacking(self) {
                     return;
                 }
                 let holding = &self.holdings[slot];

@@ -1,5 +1,6 @@
 //! The cache from outside, over the host backend and over the model of memory.
 
+mod ahead;
 mod arena;
 mod atomicity;
 mod budget;

@@ -1,0 +1,177 @@
+//! Memory that is not needed yet, or not any more: mapped ahead, left warm, waiting for the device.
+
+use vattn::sim::{SimBackend, SimFence, Work};
+use vattn::{Config, Error, Geometry, KvCache, Layout, Side};
+
+const FRAME: usize = 64;
+
+/// Two regions in the layout `PerLayer`, one otherwise; rows of half a frame.
+fn geometry(layout: Layout) -> Geometry {
+    Geometry::builder()
+        .layout(layout)
+        .layers(1)
+        .row_bytes(FRAME / 2)
+        .max_tokens(32)
+        .max_sequences(3)
+        .frame_bytes(FRAME)
+        .build()
+        .unwrap()
+}
+
+fn cache(config: Config) -> (KvCache<SimBackend>, SimBackend) {
+    let sim = SimBackend::new(FRAME);
+    let cache = KvCache::with_backend(sim.clone(), geometry(Layout::PerLayer), config).unwrap();
+    (cache, sim)
+}
+
+#[test]
+fn growth_bytes_make_steps_rare_and_yield_to_the_budget() {
+    let (mut cache, _) = cache(Config::new(14 * FRAME).growth_bytes(4 * FRAME));
+    let seq = cache.open().unwrap();
+    for len in 1..=8 {
+        cache.grow(seq, len).unwrap();
+        assert_eq!(cache.stats().sync_maps, 1, "{len} tokens are 4 frames");
+        cache.audit().unwrap();
+    }
+    cache.grow(seq, 9).unwrap(); // 5 frames, and the budget has no 8 for each region
+    assert_eq!((cache.stats().sync_maps, cache.stats().ahead_bytes), (2, 0));
+    // What was mapped ahead goes to whoever needs it.
+    cache.truncate(seq, 0).unwrap();
+    cache.grow(seq, 1).unwrap();
+    assert_eq!(cache.stats().ahead_bytes, 6 * FRAME);
+    assert_eq!(cache.free_frames(), 12);
+    let other = cache.admit(10).unwrap();
+    assert_eq!((cache.stats().ahead_bytes, cache.stats().mapped_bytes), (0, 12 * FRAME));
+    cache.audit().unwrap();
+    cache.free(other).unwrap();
+}
+
+#[test]
+fn a_warm_slot_is_wiped_and_the_best_fit_is_taken() {
+    let (mut cache, sim) = cache(Config::new(usize::MAX).warm_bytes(100 * FRAME));
+    let (small, large) = (cache.admit(4).unwrap(), cache.admit(12).unwrap());
+    for (seq, len) in [(small, 4), (large, 12)] {
+        let rows = vec![7; len * FRAME / 2];
+        cache.write_rows(seq, 0, Side::K, 0, &rows).unwrap();
+        cache.write_rows(seq, 0, Side::V, 0, &rows).unwrap();
+        cache.free(seq).unwrap();
+    }
+    let frames = sim.frames();
+    assert_eq!(cache.stats().warm_bytes, frames * FRAME);
+    let next = cache.admit(3).unwrap();
+    assert_eq!(next.slot(), small.slot());
+    let longer = cache.admit(10).unwrap();
+    assert_eq!(longer.slot(), large.slot());
+    assert_eq!(
+        (sim.frames(), cache.stats().sync_maps),
+        (frames, 2),
+        "nothing new was made"
+    );
+    for (seq, len) in [(next, 3), (longer, 10)] {
+        let mut rows = vec![1; len * FRAME / 2];
+        cache.read_rows(seq, 0, Side::V, 0..len, &mut rows).unwrap();
+        assert!(rows.iter().all(|&byte| byte == 0));
+    }
+    cache.audit().unwrap();
+    cache.free(longer).unwrap();
+    // A lower limit takes what is warm at once, and what is in use when it is freed.
+    cache.set_limit(0);
+    assert_eq!(sim.frames(), 4);
+    cache.free(next).unwrap();
+    assert_eq!(sim.frames(), 0);
+    cache.audit().unwrap();
+}
+
+#[test]
+fn trim_keeps_what_sequences_need() {
+    let config = Config::new(usize::MAX).warm_bytes(100 * FRAME).growth_bytes(8 * FRAME);
+    let (mut cache, sim) = cache(config);
+    let (a, b) = (cache.admit(5).unwrap(), cache.admit(5).unwrap());
+    cache.free(b).unwrap();
+    cache.grow(a, 9).unwrap(); // no call, so nobody has told the state
+    cache.trim();
+    assert_eq!(sim.frames(), 10);
+    cache.audit().unwrap();
+}
+
+#[test]
+fn nothing_is_taken_from_the_device_before_it_is_done() {
+    let (mut cache, sim) = cache(Config::new(usize::MAX));
+    let seq = cache.open().unwrap();
+    let ticket = cache.plan_step(&[(seq, 8)]).unwrap();
+    let view = cache.view(seq, 0).unwrap();
+    let bytes = 8 * view.stride_bytes;
+    // The model panics if any of this is unmapped, wiped or destroyed within the next 1,000 nanoseconds.
+    let fence: SimFence = sim.launch(
+        &[(view.k, bytes, Work::Write(3)), (view.v, bytes, Work::Write(4))],
+        1000,
+    );
+    cache.commit(ticket, fence);
+    cache.truncate(seq, 2).unwrap();
+    assert_eq!(cache.stats().draining_bytes, 6 * FRAME);
+    cache.free(seq).unwrap();
+    assert!(matches!(cache.len(seq), Err(Error::NotOpen { .. })));
+    cache.trim();
+    assert_eq!(sim.frames(), 8);
+    let other = cache.admit(2).unwrap();
+    assert_ne!(other.slot(), seq.slot());
+    cache.audit().unwrap();
+    sim.advance(1000);
+    cache.trim();
+    assert_eq!(sim.frames(), 2);
+    cache.audit().unwrap();
+
+    // Forking waits: the rows are there when it returns.
+    let ticket = cache.plan_step(&[(other, 3)]).unwrap();
+    let view = cache.view(other, 0).unwrap();
+    let runs = [(view.k, 3 * 32, Work::Write(5)), (view.v, 3 * 32, Work::Write(6))];
+    cache.commit(ticket, sim.launch(&runs, 500));
+    let fork = cache.fork(other).unwrap();
+    let mut rows = [0; 3 * 32];
+    cache.read_rows(fork, 0, Side::K, 0..3, &mut rows).unwrap();
+    assert_eq!(rows, [5; 3 * 32]);
+}
+
+#[test]
+fn a_step_that_was_not_started_is_taken_back() {
+    let (mut cache, sim) = cache(Config::new(usize::MAX));
+    let seq = cache.admit(2).unwrap();
+    let ticket = cache.plan_step(&[(seq, 3), (seq, 8)]).unwrap();
+    cache.cancel(ticket);
+    assert_eq!((cache.len(seq).unwrap(), sim.frames()), (2, 2));
+    cache.audit().unwrap();
+}
+
+#[test]
+fn every_layout_reads_what_it_wrote() {
+    for layout in [Layout::PerLayer, Layout::FusedKv, Layout::Sliced] {
+        let shape = Geometry::builder()
+            .layout(layout)
+            .layers(2)
+            .row_bytes(24)
+            .max_tokens(16)
+            .max_sequences(2);
+        let shape = shape.frame_bytes(FRAME).build().unwrap();
+        let mut cache = KvCache::with_backend(SimBackend::new(FRAME), shape, Config::new(usize::MAX)).unwrap();
+        let seq = cache.admit(7).unwrap();
+        let places = [(0, Side::K), (0, Side::V), (1, Side::K), (1, Side::V)];
+        for (value, (layer, side)) in (1..).zip(places) {
+            cache.write_rows(seq, layer, side, 0, &[value; 7 * 24]).unwrap();
+        }
+        let fork = cache.fork(seq).unwrap();
+        cache.grow_batch(&[(seq, 9), (fork, 8)]).unwrap();
+        for (value, (layer, side)) in (1..).zip(places) {
+            cache.write_rows(fork, layer, side, 7, &[10 * value; 24]).unwrap();
+            cache.write_rows(seq, layer, side, 7, &[20 * value; 2 * 24]).unwrap();
+        }
+        for (value, (layer, side)) in (1..).zip(places) {
+            for (id, len, last) in [(seq, 9, 20), (fork, 8, 10)] {
+                let mut rows = vec![0; len * 24];
+                cache.read_rows(id, layer, side, 0..len, &mut rows).unwrap();
+                assert!(rows[..7 * 24].iter().all(|&byte| byte == value), "{layout:?}");
+                assert!(rows[7 * 24..].iter().all(|&byte| byte == last * value), "{layout:?}");
+            }
+        }
+        cache.audit().unwrap();
+    }
+}
