@@ -72,6 +72,26 @@ impl Vocab {
         Some(&self.bytes[start..end])
     }
 
+    /// Appends the bytes of token `id` to `out`; false outside the vocabulary.
+    #[inline]
+    pub(crate) fn append(&self, id: u32, out: &mut Vec<u8>) -> bool {
+        /// Copied at once: a copy of fixed size is one load and one store.
+        const AT_ONCE: usize = 16;
+        let Some(token) = self.get(id) else {
+            return false;
+        };
+        let start = self.ends[id as usize] - token.len();
+        match self.bytes[start..].first_chunk::<AT_ONCE>() {
+            Some(window) if token.len() <= AT_ONCE => {
+                let end = out.len() + token.len();
+                out.extend_from_slice(window);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(token),
+        }
+        true
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -5,7 +5,10 @@
 //! that are (no tokenizer that this crate reads has a normalizer, so only the order of the two
 //! searches matters).
 
+use aho_corasick::{AhoCorasick, MatchKind};
+
 use crate::model::Special;
+use crate::{Error, Result};
 
 /// A stretch of text, or a special token that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,23 +20,24 @@ pub(crate) enum Segment<'t> {
 /// Searches for a fixed set of special tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct SpecialFinder {
-    raw: Group,
-    normalized: Group,
+    raw: Option<Group>,
+    normalized: Option<Group>,
 }
 
 impl SpecialFinder {
-    pub(crate) fn new(specials: &[Special]) -> Self {
+    pub(crate) fn new(specials: &[Special]) -> Result<Self> {
         let group = |normalized| Group::new(specials.iter().filter(|special| special.normalized == normalized));
-        SpecialFinder {
-            raw: group(false),
-            normalized: group(true),
-        }
+        Ok(SpecialFinder {
+            raw: group(false)?,
+            normalized: group(true)?,
+        })
     }
 
     /// Calls `segment` for every segment of `text` in order; texts are not empty.
+    #[inline]
     pub(crate) fn for_each<'t>(&self, text: &'t str, mut segment: impl FnMut(Segment<'t>)) {
-        self.raw.for_each(text, &mut |part| match part {
-            Segment::Text(rest) => self.normalized.for_each(rest, &mut segment),
+        for_each_in(self.raw.as_ref(), text, &mut |part| match part {
+            Segment::Text(rest) => for_each_in(self.normalized.as_ref(), rest, &mut segment),
             found => segment(found),
         });
     }
@@ -42,48 +46,40 @@ impl SpecialFinder {
 /// Special tokens that are searched for together.
 #[derive(Clone, Debug)]
 struct Group {
-    /// Longest first.
-    tokens: Vec<(String, u32)>,
-    /// Whether a token starts with the byte.
-    starts: [bool; 256],
+    finder: AhoCorasick,
+    ids: Vec<u32>,
 }
 
 impl Group {
-    fn new<'s>(specials: impl Iterator<Item = &'s Special>) -> Self {
-        let mut tokens: Vec<_> = specials.map(|special| (special.content.clone(), special.id)).collect();
-        tokens.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(&b.0)));
-        let mut starts = [false; 256];
-        for (content, _) in &tokens {
-            starts[usize::from(content.as_bytes()[0])] = true;
+    /// None if there are no tokens.
+    fn new<'s>(specials: impl Iterator<Item = &'s Special>) -> Result<Option<Self>> {
+        let (contents, ids): (Vec<&str>, Vec<u32>) =
+            specials.map(|special| (special.content.as_str(), special.id)).unzip();
+        if ids.is_empty() {
+            return Ok(None);
         }
-        Group { tokens, starts }
+        let finder = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(contents)
+            .map_err(|error| Error::Inconsistent(format!("the special tokens cannot be searched for: {error}")))?;
+        Ok(Some(Group { finder, ids }))
     }
+}
 
-    fn for_each<'t>(&self, text: &'t str, segment: &mut impl FnMut(Segment<'t>)) {
-        let bytes = text.as_bytes();
-        let (mut done, mut at) = (0, 0);
-        while !self.tokens.is_empty() && at < bytes.len() {
-            let found = if self.starts[usize::from(bytes[at])] {
-                self.tokens
-                    .iter()
-                    .find(|(content, _)| bytes[at..].starts_with(content.as_bytes()))
-            } else {
-                None
-            };
-            let Some((content, id)) = found else {
-                at += 1;
-                continue;
-            };
-            if done < at {
-                segment(Segment::Text(&text[done..at]));
+#[inline]
+fn for_each_in<'t>(group: Option<&Group>, text: &'t str, segment: &mut impl FnMut(Segment<'t>)) {
+    let mut done = 0;
+    if let Some(Group { finder, ids }) = group {
+        for found in finder.find_iter(text) {
+            if done < found.start() {
+                segment(Segment::Text(&text[done..found.start()]));
             }
-            segment(Segment::Special(*id));
-            at += content.len();
-            done = at;
+            segment(Segment::Special(ids[found.pattern().as_usize()]));
+            done = found.end();
         }
-        if done < text.len() {
-            segment(Segment::Text(&text[done..]));
-        }
+    }
+    if done < text.len() {
+        segment(Segment::Text(&text[done..]));
     }
 }
 
@@ -107,7 +103,8 @@ mod tests {
             special(2, "<a><b>", false),
             special(3, "é", false),
             special(4, "x<", true),
-        ]);
+        ])
+        .unwrap();
         let mut found = Vec::new();
         finder.for_each("x<a><b>é<a>x<", |segment| found.push(segment));
         let expected = [

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::encode::{Encoder, Scratch, min_tokens, reference};
+use crate::encode::{Encoder, Memory, Pool, Pooled, Scratch, min_tokens, reference};
 use crate::model::{Model, Segmentation};
 use crate::special::{Segment, SpecialFinder};
 use crate::{DecodeStream, Error, PatchMap, Result, artifact, base, export, files};
@@ -37,6 +37,7 @@ pub(crate) const ARTIFACT: &str = "patch_tokenizer.bin";
 pub struct PatchTokenizer {
     model: Model,
     encoder: Encoder,
+    memory: Pool,
     specials: SpecialFinder,
     patch_map: Option<PatchMap>,
 }
@@ -91,10 +92,11 @@ impl PatchTokenizer {
     /// Compiles a model; a patch map is checked against it.
     pub(crate) fn new(model: Model, patch_map: Option<PatchMap>) -> Result<Self> {
         let encoder = Encoder::new(&model);
-        let specials = SpecialFinder::new(model.specials());
+        let specials = SpecialFinder::new(model.specials())?;
         let tokenizer = PatchTokenizer {
             model,
             encoder,
+            memory: Pool::default(),
             specials,
             patch_map: None,
         };
@@ -133,26 +135,25 @@ impl PatchTokenizer {
             .map_err(|error| Error::Inconsistent(error.to_string()))
     }
 
-    /// The ids of `text`. O(n log n) in its length at worst.
+    /// The ids of `text`. O(n) for n bytes, if no merge uses a token that a later one makes (which
+    /// no trained tokenizer has); else O(n log n).
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
         self.encode_into(text, &mut ids);
         ids
     }
 
-    /// Appends the ids of `text` to `ids`.
+    /// Appends the ids of `text` to `ids`. Once tables and `ids` have grown to what the text needs,
+    /// it allocates nothing.
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
-        let scratch = &mut Scratch::default();
-        self.specials.for_each(text, |segment| match segment {
-            Segment::Special(id) => ids.push(id),
-            Segment::Text(text) => self.encode_segment(text, scratch, ids),
-        });
+        self.encode_text(text, self.memory.take().get(), ids);
     }
 
     /// The ids of `text` in which special tokens are ordinary text.
     pub fn encode_ordinary(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.encode_segment(text, &mut Scratch::default(), &mut ids);
+        self.encoder
+            .encode(&self.model, text, self.memory.take().get(), &mut ids);
         ids
     }
 
@@ -160,21 +161,23 @@ impl PatchTokenizer {
     /// their own, every other byte becomes its byte token.
     pub fn encode_bytes(&self, bytes: &[u8]) -> Vec<u32> {
         let mut ids = Vec::new();
+        let mut memory = self.memory.take();
         for chunk in bytes.utf8_chunks() {
-            self.encode_into(chunk.valid(), &mut ids);
-            ids.extend(
-                chunk
-                    .invalid()
-                    .iter()
-                    .map(|&byte| self.model.byte_ids()[usize::from(byte)]),
-            );
+            self.encode_text(chunk.valid(), memory.get(), &mut ids);
+            let invalid = chunk.invalid().iter();
+            ids.extend(invalid.map(|&byte| self.model.byte_ids()[usize::from(byte)]));
         }
         ids
     }
 
     /// The ids of every text, on all threads of the current rayon pool, in order.
     pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Vec<Vec<u32>> {
-        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
+        let encode = |memory: &mut Pooled<'_>, text: &T| {
+            let mut ids = Vec::new();
+            self.encode_text(text.as_ref(), memory.get(), &mut ids);
+            ids
+        };
+        texts.par_iter().map_init(|| self.memory.take(), encode).collect()
     }
 
     /// [`encode`](PatchTokenizer::encode) by the definition of the segmentation, without any short
@@ -202,9 +205,10 @@ impl PatchTokenizer {
         ids
     }
 
-    fn encode_segment(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
-        self.model.splitter().for_each(text, |piece| {
-            self.encoder.encode_piece(&self.model, piece.as_bytes(), scratch, ids)
+    fn encode_text(&self, text: &str, memory: &mut Memory, ids: &mut Vec<u32>) {
+        self.specials.for_each(text, |segment| match segment {
+            Segment::Special(id) => ids.push(id),
+            Segment::Text(text) => self.encoder.encode(&self.model, text, memory, ids),
         });
     }
 
@@ -226,9 +230,12 @@ impl PatchTokenizer {
     /// # Errors
     /// [`Error::UnknownId`].
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // About what a token of English takes.
+        let mut bytes = Vec::with_capacity(5 * ids.len());
         for &id in ids {
-            bytes.extend_from_slice(self.checked_bytes(id)?);
+            if !self.model.vocab().append(id, &mut bytes) {
+                self.checked_bytes(id)?;
+            }
         }
         Ok(bytes)
     }

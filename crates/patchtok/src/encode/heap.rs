@@ -1,9 +1,10 @@
-//! Merging of long pieces: a linked list of symbols and a heap of the pairs that have a merge.
+//! Merging of long pieces whose merges may have any order: a linked list of symbols and a heap of
+//! the pairs that have a merge.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{Merges, NO_RANK};
+use super::merges::{Merges, NO_RANK};
 
 /// End of the list.
 const NONE: usize = usize::MAX;
@@ -18,6 +19,8 @@ struct Node {
     /// Rank of the pair of this node and the next; [`NO_RANK`] also marks a node that was merged
     /// away.
     rank: u32,
+    /// What this pair becomes.
+    result: u32,
     prev: usize,
     next: usize,
 }
@@ -41,6 +44,7 @@ pub(super) fn merge(
     nodes.extend(symbols.enumerate().map(|(at, symbol)| Node {
         symbol,
         rank: NO_RANK,
+        result: symbol,
         prev: at.wrapping_sub(1),
         next: at + 1,
     }));
@@ -59,7 +63,7 @@ pub(super) fn merge(
         let gone = nodes[at].next;
         let next = nodes[gone].next;
         nodes[gone].rank = NO_RANK;
-        nodes[at].symbol = merges.result(rank);
+        nodes[at].symbol = nodes[at].result;
         nodes[at].next = next;
         if next != NONE {
             nodes[next].prev = at;
@@ -79,12 +83,11 @@ pub(super) fn merge(
 /// Notes the rank of the pair that starts at `at` and queues it.
 fn rate(at: usize, nodes: &mut [Node], merges: &Merges, queue: &mut BinaryHeap<Reverse<u64>>) {
     let next = nodes[at].next;
-    let rank = if next == NONE {
-        NO_RANK
-    } else {
-        merges.rank(nodes[at].symbol, nodes[next].symbol)
+    let (rank, result) = match next {
+        NONE => (NO_RANK, NO_RANK),
+        next => merges.get(nodes[at].symbol, nodes[next].symbol),
     };
-    nodes[at].rank = rank;
+    (nodes[at].rank, nodes[at].result) = (rank, result);
     if rank != NO_RANK {
         queue.push(Reverse(u64::from(rank) << POSITION_BITS | at as u64));
     }

@@ -1,72 +1,56 @@
-//! Byte pair encoding of one piece of text.
+//! Byte pair encoding of text.
 //!
-//! The meaning is fixed by [`reference`](mod@reference): while two adjacent tokens have a merge,
-//! apply the merge of lowest rank, the leftmost first. [`Encoder`] gives the same tokens faster:
-//! pieces that are one token are looked up whole, short pieces are scanned, long ones go through a
-//! heap.
+//! The meaning is fixed by [`reference`](mod@reference): inside each piece, while two adjacent
+//! tokens have a merge, apply the merge of lowest rank, the leftmost first. [`Encoder`] gives the
+//! same tokens faster, in two stages: the merges inside words, whose results are remembered word by
+//! word (`words`), and the merges that join words (`phrases`). Short sequences are scanned (`scan`),
+//! long ones go through a trie (`linear`), so that the time is linear in the length of the text.
+//! Merges in an order that no training gives go through a `heap`.
 
+mod cache;
 mod heap;
+mod linear;
+mod merges;
 pub(crate) mod min_tokens;
+mod phrases;
+mod pool;
 pub(crate) mod reference;
 mod scan;
+mod spine;
+mod words;
 
 use std::hash::BuildHasher;
+use std::sync::OnceLock;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashTable;
 
-use self::min_tokens::MinTokens;
-use crate::model::{Hasher, Merge, Model, Segmentation};
+pub(crate) use merges::{Merges, pair_key};
+pub(crate) use pool::{Pool, Pooled};
 
-/// Longest piece in bytes for which scanning all pairs beats the heap.
-const SCAN_LIMIT: usize = 32;
+use crate::model::{Hasher, Model, Segmentation};
+use crate::split::{self, Splitter};
+use linear::{Tables, Trie};
+use merges::NO_RANK;
+use min_tokens::MinTokens;
+use phrases::{CUT, Pending, Phrases};
+use spine::Spines;
+use words::Words;
 
-/// Rank of a pair that has no merge.
-const NO_RANK: u32 = u32::MAX;
-
-/// The merges, by pair and by rank.
-#[derive(Clone, Debug)]
-pub(crate) struct Merges {
-    ranks: HashMap<u64, u32, Hasher>,
-    results: Vec<u32>,
+/// Memory that is used again from text to text.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    cache: cache::Words,
+    pending: Pending,
+    scratch: Scratch,
 }
 
-impl Merges {
-    pub(crate) fn new(merges: &[Merge]) -> Self {
-        let ranks = merges
-            .iter()
-            .zip(0..)
-            .map(|(merge, rank)| (pair_key(merge.left, merge.right), rank))
-            .collect();
-        Merges {
-            ranks,
-            results: merges.iter().map(|merge| merge.result).collect(),
-        }
-    }
-
-    /// Rank of the merge of `left` and `right`, [`NO_RANK`] when there is none.
-    #[inline]
-    fn rank(&self, left: u32, right: u32) -> u32 {
-        self.ranks.get(&pair_key(left, right)).copied().unwrap_or(NO_RANK)
-    }
-
-    #[inline]
-    fn result(&self, rank: u32) -> u32 {
-        self.results[rank as usize]
-    }
-}
-
-/// Two token ids in one word.
-#[inline]
-pub(crate) fn pair_key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
-}
-
-/// Memory that one call reuses from piece to piece.
+/// Memory that is used again from piece to piece.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    scan: scan::Scratch,
     heap: heap::Scratch,
+    linear: linear::Scratch,
     min_tokens: min_tokens::Scratch,
+    bytes: Vec<u8>,
 }
 
 /// The encoder of one model.
@@ -74,57 +58,76 @@ pub(crate) struct Scratch {
 pub(crate) struct Encoder {
     byte_ids: [u32; 256],
     merges: Merges,
-    /// Tokens that their own bytes are encoded as.
+    /// Number of merges.
+    all: u32,
+    /// How tokens are made; none if merges use what later ones make.
+    spines: Option<Spines>,
+    /// Merges of the first stage: so many of the first ones.
+    inside_words: u32,
+    /// The other merges, if there are any.
+    phrases: Option<Phrases>,
+    /// Tokens of the first stage that their own bytes are encoded as.
     whole: HashTable<u32>,
     longest: usize,
+    /// Made when the first long piece comes.
+    trie: OnceLock<Trie>,
     /// Takes the place of all that, if the segmentation is by fewest tokens.
     min_tokens: Option<MinTokens>,
 }
 
 impl Encoder {
-    /// Compiles the tables of `model`. O(bytes of the vocabulary) up to the length of a token.
+    /// Compiles the tables of `model`. O(bytes of the vocabulary) and O(depth of the merges).
     pub(crate) fn new(model: &Model) -> Self {
+        let all = model.merges().len() as u32;
+        let spines = Spines::new(model);
+        let inside_words = match model.splitter() {
+            Splitter::ChunkV1 | Splitter::Chunk if spines.is_some() => merges_inside_words(model),
+            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Gpt2 => all,
+        };
         let mut encoder = Encoder {
             byte_ids: *model.byte_ids(),
-            merges: Merges::new(model.merges()),
+            merges: Merges::new(model.merges(), 0),
+            all,
+            spines,
+            inside_words,
+            phrases: Phrases::new(model, inside_words),
             whole: HashTable::new(),
             longest: 0,
+            trie: OnceLock::new(),
             min_tokens: (model.segmentation() == Segmentation::MinTokens).then(|| MinTokens::new(model)),
         };
-        let mut scratch = Scratch::default();
-        let mut out = Vec::new();
-        let mut whole = HashTable::with_capacity(model.vocab().len());
-        for merge in model.merges() {
-            let Some(token) = model.vocab().get(merge.result) else {
-                continue;
-            };
-            out.clear();
-            encoder.merge_bytes(token, &mut scratch, &mut out);
-            if out == [merge.result] {
-                whole.insert_unique(hash(token), merge.result, |&id| {
-                    hash(model.vocab().get(id).unwrap_or(&[]))
-                });
-                encoder.longest = encoder.longest.max(token.len());
-            }
+        let bytes_of = |id| model.vocab().get(id).unwrap_or(&[]);
+        let mut whole = HashTable::with_capacity(inside_words as usize);
+        for id in encoder.reachable(model, inside_words) {
+            encoder.longest = encoder.longest.max(bytes_of(id).len());
+            whole.insert_unique(hash(bytes_of(id)), id, |&id| hash(bytes_of(id)));
         }
         encoder.whole = whole;
         encoder
     }
 
-    /// Appends the tokens of `piece` to `out`. O(n log n) in its length.
-    #[inline]
-    pub(crate) fn encode_piece(&self, model: &Model, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        if let Some(min_tokens) = &self.min_tokens {
-            return min_tokens.encode_piece(model.vocab(), piece, &mut scratch.min_tokens, out);
-        }
-        if piece.len() <= self.longest {
-            let token = self.whole.find(hash(piece), |&id| model.vocab().get(id) == Some(piece));
-            if let Some(&id) = token {
-                out.push(id);
-                return;
+    /// Appends the tokens of `text`, in which special tokens are not looked for. O(n) for n bytes,
+    /// if no merge uses what a later one makes; otherwise O(n log n).
+    pub(crate) fn encode(&self, model: &Model, text: &str, memory: &mut Memory, out: &mut Vec<u32>) {
+        let across_words = model.splitter() != Splitter::Gpt2 && self.inside_words < self.all;
+        let in_no_order = model.splitter() != Splitter::Gpt2 && self.spines.is_none();
+        match &self.phrases {
+            Some(phrases) => Words::<true>::encode(self, model, Some(phrases), text, memory, out),
+            None if self.min_tokens.is_some() || across_words || in_no_order => {
+                let scratch = &mut memory.scratch;
+                let piece = |piece: &str| self.encode_piece(model, piece.as_bytes(), scratch, out);
+                model.splitter().for_each(text, piece);
             }
+            None => Words::<false>::encode(self, model, None, text, memory, out),
         }
-        self.merge_bytes(piece, scratch, out);
+    }
+
+    /// Appends the tokens of `piece`, which is not cut, to `out`.
+    pub(crate) fn encode_piece(&self, model: &Model, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        match &self.min_tokens {
+            Some(min_tokens) => min_tokens.encode_piece(model.vocab(), piece, &mut scratch.min_tokens, out),
+            None => self.merge(model, piece, self.all, scratch, out),
+        }
     }
 
     /// The merges, for the reference.
@@ -132,14 +135,80 @@ impl Encoder {
         &self.merges
     }
 
-    fn merge_bytes(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let symbols = piece.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
-        if piece.len() <= SCAN_LIMIT {
-            scan::merge(symbols, &self.merges, &mut scratch.scan, out);
+    /// Appends to `out` what `bytes` become by the first `limit` merges, which are all or those of
+    /// the first stage.
+    fn merge(&self, model: &Model, bytes: &[u8], limit: u32, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if bytes.len() <= self.longest
+            && let Some(&id) = self.whole.find(hash(bytes), |&id| model.vocab().get(id) == Some(bytes))
+        {
+            out.push(id);
+        } else if bytes.len() <= scan::LIMIT {
+            let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
+            let pair = |left, right| match self.merges.get(left, right) {
+                (rank, _) if rank >= limit => (NO_RANK, 0),
+                pair => pair,
+            };
+            scan::merge(symbols, pair, out);
+        } else if let Some(spines) = &self.spines {
+            let tables = Tables {
+                model,
+                merges: &self.merges,
+                spines,
+                trie: self.trie.get_or_init(|| Trie::new(model, self.tokens(model))),
+            };
+            linear::encode(bytes, limit, tables, &mut scratch.linear, out);
         } else {
+            let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
             heap::merge(symbols, &self.merges, &mut scratch.heap, out);
         }
     }
+
+    /// Appends to `out` what `tokens` of the first stage become by all merges.
+    #[cold]
+    fn merge_tokens(&self, model: &Model, tokens: &[u32], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let mut bytes = std::mem::take(&mut scratch.bytes);
+        bytes.clear();
+        for token in tokens {
+            bytes.extend_from_slice(model.vocab().get(token & !CUT).unwrap_or(&[]));
+        }
+        self.merge(model, &bytes, self.all, scratch, out);
+        scratch.bytes = bytes;
+    }
+
+    /// The tokens that some text is encoded as.
+    fn tokens(&self, model: &Model) -> impl Iterator<Item = u32> {
+        self.byte_ids.into_iter().chain(self.reachable(model, self.all))
+    }
+
+    /// Of the tokens that the first `count` merges make, those that their own bytes are encoded as.
+    /// None if that cannot be told from how they are made.
+    fn reachable(&self, model: &Model, count: u32) -> Vec<u32> {
+        let Some(spines) = &self.spines else {
+            return Vec::new();
+        };
+        let mut is_reachable = vec![false; model.vocab().len()];
+        for id in self.byte_ids {
+            is_reachable[id as usize] = true;
+        }
+        let merges = model.merges()[..count as usize].iter().zip(0..);
+        let made = merges.filter(|(merge, rank)| {
+            let parts = is_reachable[merge.left as usize] && is_reachable[merge.right as usize];
+            let is = parts && spines.apart(merge.left, merge.right, *rank, &self.merges, &mut 0);
+            is_reachable[merge.result as usize] = is;
+            is
+        });
+        made.map(|(merge, _)| merge.result).collect()
+    }
+}
+
+/// How many of the first merges join nothing but parts of one word: wherever GPT-2 cuts between
+/// two tokens that one of them joins, a chunk ends.
+fn merges_inside_words(model: &Model) -> u32 {
+    let bytes_of = |id| model.vocab().get(id).unwrap_or(&[]);
+    let splitter = model.splitter();
+    let mut merges = model.merges().iter();
+    let crossing = merges.position(|merge| !split::never_parts(splitter, bytes_of(merge.left), bytes_of(merge.right)));
+    crossing.unwrap_or(model.merges().len()) as u32
 }
 
 fn hash(bytes: &[u8]) -> u64 {

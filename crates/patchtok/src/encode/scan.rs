@@ -1,46 +1,68 @@
-//! Merging of short pieces: ranks stand in an array and the lowest is looked for by scanning.
+//! Merging of short sequences: ranks stand in an array and the lowest is looked for by scanning.
 
-use super::{Merges, NO_RANK};
+use super::merges::NO_RANK;
 
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    symbols: Vec<u32>,
-    /// Rank of the pair that starts at each symbol; the last has none.
-    ranks: Vec<u32>,
+/// Longest sequence that is scanned.
+pub(super) const LIMIT: usize = 32;
+
+/// A token and what may become of it and the next.
+#[derive(Clone, Copy)]
+struct Item {
+    token: u32,
+    /// Rank of the pair; the last token has none.
+    rank: u32,
+    result: u32,
 }
 
-/// Appends the tokens of the piece `symbols` to `out`. O(n²) steps, O(n) lookups.
+/// Appends to `out` what `tokens`, at most [`LIMIT`] of them, become. `pair` gives the rank of the
+/// merge of two tokens and its result. O(n²) steps, O(n) lookups.
+#[inline]
 pub(super) fn merge(
-    piece: impl Iterator<Item = u32>,
-    merges: &Merges,
-    Scratch { symbols, ranks }: &mut Scratch,
+    tokens: impl ExactSizeIterator<Item = u32>,
+    pair: impl Fn(u32, u32) -> (u32, u32),
     out: &mut Vec<u32>,
 ) {
-    symbols.clear();
-    symbols.extend(piece);
-    ranks.clear();
-    ranks.extend(symbols.windows(2).map(|pair| merges.rank(pair[0], pair[1])));
-    ranks.push(NO_RANK);
+    let none = Item {
+        token: 0,
+        rank: NO_RANK,
+        result: 0,
+    };
+    let mut items = [none; LIMIT];
+    let items = &mut items[..tokens.len()];
+    for (item, token) in items.iter_mut().zip(tokens) {
+        item.token = token;
+    }
+    let rate = |left: &mut Item, right: u32| {
+        (left.rank, left.result) = pair(left.token, right);
+    };
+    for at in 1..items.len() {
+        let right = items[at].token;
+        rate(&mut items[at - 1], right);
+    }
+    let mut count = items.len();
     loop {
-        let mut best = (NO_RANK, 0);
-        for (at, &rank) in ranks.iter().enumerate() {
-            if rank < best.0 {
-                best = (rank, at);
+        let (mut best, mut at) = (NO_RANK, 0);
+        for (place, item) in items[..count].iter().enumerate() {
+            if item.rank < best {
+                (best, at) = (item.rank, place);
             }
         }
-        let (rank, at) = best;
-        if rank == NO_RANK {
+        if best == NO_RANK {
             break;
         }
-        symbols[at] = merges.result(rank);
-        symbols.remove(at + 1);
-        ranks.remove(at + 1);
-        ranks[at] = symbols
-            .get(at + 1)
-            .map_or(NO_RANK, |&right| merges.rank(symbols[at], right));
+        let token = items[at].result;
+        items[at] = Item { token, ..none };
+        count -= 1;
+        if at + 1 < count {
+            for place in at + 1..count {
+                items[place] = items[place + 1];
+            }
+            let right = items[at + 1].token;
+            rate(&mut items[at], right);
+        }
         if at > 0 {
-            ranks[at - 1] = merges.rank(symbols[at - 1], symbols[at]);
+            rate(&mut items[at - 1], token);
         }
     }
-    out.extend_from_slice(symbols);
+    out.extend(items[..count].iter().map(|item| item.token));
 }

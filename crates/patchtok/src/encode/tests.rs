@@ -1,58 +1,254 @@
-use super::*;
+use std::collections::HashSet;
 
-/// Every encoder gives the tokens of the reference, for random merges over a small alphabet.
-#[test]
-fn scan_and_heap_equal_the_reference() {
-    let mut random = Random(1);
-    for round in 0..300 {
-        let letters = 1 + random.below(4) as u32;
-        let mut merges = Vec::new();
-        let mut known = letters;
-        while merges.len() < 40 {
-            let (left, right) = (random.below(known as u64) as u32, random.below(known as u64) as u32);
-            if merges.iter().all(|m: &Merge| (m.left, m.right) != (left, right)) {
-                merges.push(Merge {
-                    left,
-                    right,
-                    result: known,
-                });
-                known += 1;
-            }
-            if letters == 1 && merges.len() == 12 {
-                break;
-            }
-        }
-        // Ranks need not follow the order in which tokens came to be.
-        if round % 2 == 0 {
-            let swap = random.below(merges.len() as u64) as usize;
-            merges.swap(0, swap);
-        }
-        let merges = Merges::new(&merges);
-        let (mut scan_scratch, mut heap_scratch) = (scan::Scratch::default(), heap::Scratch::default());
-        for _ in 0..20 {
-            let piece: Vec<u32> = (0..random.below(80))
-                .map(|_| random.below(u64::from(letters)) as u32)
-                .collect();
-            let mut expected = piece.clone();
-            reference::merge(&mut expected, &merges);
-            let mut scanned = Vec::new();
-            scan::merge(piece.iter().copied(), &merges, &mut scan_scratch, &mut scanned);
-            let mut heaped = Vec::new();
-            heap::merge(piece.iter().copied(), &merges, &mut heap_scratch, &mut heaped);
-            assert_eq!(scanned, expected, "scan of {piece:?}");
-            assert_eq!(heaped, expected, "heap of {piece:?}");
+use super::*;
+use crate::model::{Merge, Vocab};
+
+/// The 256 bytes and tokens made by `merges` of byte strings, lowest rank first.
+fn model(merges: &[(Vec<u8>, Vec<u8>)], splitter: Splitter) -> Model {
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    tokens.extend(merges.iter().map(|(left, right)| [&left[..], right].concat()));
+    let id = |token: &Vec<u8>| tokens.iter().position(|known| known == token).unwrap() as u32;
+    let merges = merges.iter().zip(256..).map(|((left, right), result)| Merge {
+        left: id(left),
+        right: id(right),
+        result,
+    });
+    let merges = merges.collect();
+    Model::new(tokens.into_iter().collect::<Vocab>(), merges, Vec::new(), splitter).unwrap()
+}
+
+/// Up to `count` random merges, each of tokens that are there already; `parts` are there from the
+/// start.
+fn random_merges(random: &mut Random, parts: &[&str], count: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut tokens: Vec<Vec<u8>> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
+    let mut known: HashSet<Vec<u8>> = tokens.iter().cloned().collect();
+    let mut merges = Vec::new();
+    for _ in 0..4 * count {
+        let (left, right) = (random.pick(&tokens).clone(), random.pick(&tokens).clone());
+        let result = [&left[..], &right].concat();
+        if merges.len() < count && result.len() <= 24 && known.insert(result.clone()) {
+            tokens.push(result);
+            merges.push((left, right));
         }
     }
+    merges
+}
+
+fn reference(encoder: &Encoder, model: &Model, text: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    model.splitter().for_each(text, |piece| {
+        let bytes = piece.bytes();
+        let mut symbols = bytes.map(|byte| model.byte_ids()[usize::from(byte)]).collect();
+        reference::merge(&mut symbols, encoder.merges());
+        ids.append(&mut symbols);
+    });
+    ids
+}
+
+/// The tokens of `bytes` and the steps that the encoder for long pieces takes.
+fn linear(encoder: &Encoder, model: &Model, bytes: &[u8]) -> (Vec<u32>, u64) {
+    let tables = Tables {
+        model,
+        merges: &encoder.merges,
+        spines: encoder.spines.as_ref().unwrap(),
+        trie: &Trie::new(model, encoder.tokens(model)),
+    };
+    let (mut scratch, mut out) = (linear::Scratch::default(), Vec::new());
+    linear::encode(bytes, encoder.all, tables, &mut scratch, &mut out);
+    (out, scratch.steps)
+}
+
+/// Scanning, the heap and the trie give the tokens of the reference, for random merges over a small
+/// alphabet.
+#[test]
+fn every_way_equals_the_reference() {
+    let mut random = Random(1);
+    for round in 0..300 {
+        let letters = &["a", "b", "c", "d"][..1 + round % 4];
+        let count = 1 + random.below(60);
+        let mut merges = random_merges(&mut random, letters, count);
+        // Ranks need not follow the order in which tokens came to be.
+        let in_order = round % 3 != 0 || merges.len() < 2;
+        if !in_order {
+            let swap = random.below(merges.len());
+            merges.swap(0, swap);
+        }
+        let model = model(&merges, Splitter::Gpt2);
+        let encoder = Encoder::new(&model);
+        assert!(!in_order || encoder.spines.is_some());
+        for _ in 0..20 {
+            let text: String = (0..1 + random.below(90)).map(|_| *random.pick(letters)).collect();
+            let expected = reference(&encoder, &model, &text);
+            let symbols = || text.bytes().map(|byte| model.byte_ids()[usize::from(byte)]);
+            let mut heaped = Vec::new();
+            heap::merge(symbols(), encoder.merges(), &mut heap::Scratch::default(), &mut heaped);
+            assert_eq!(heaped, expected, "heap of {text:?}");
+            if text.len() <= scan::LIMIT {
+                let mut scanned = Vec::new();
+                scan::merge(symbols(), |left, right| encoder.merges.get(left, right), &mut scanned);
+                assert_eq!(scanned, expected, "scan of {text:?}");
+            }
+            if encoder.spines.is_some() {
+                assert_eq!(
+                    linear(&encoder, &model, text.as_bytes()).0,
+                    expected,
+                    "trie of {text:?}"
+                );
+            }
+            let mut whole = Vec::new();
+            encoder.encode(&model, &text, &mut Memory::default(), &mut whole);
+            assert_eq!(whole, expected, "{text:?}");
+        }
+    }
+}
+
+/// Two stages give the tokens of the reference for random merges inside and across words, and for
+/// texts with all that chunks care about.
+#[test]
+fn two_stages_equal_the_reference() {
+    let parts = ["a", "b", "s", " ", "'", ".", "1", "\n", "é", "ー", "・", "２", "年"];
+    let mut random = Random(2);
+    let mut staged = 0;
+    for round in 0..300 {
+        // The bytes of the parts that have several, first.
+        let mut merges = Vec::new();
+        for part in parts.iter().filter(|part| part.len() > 1) {
+            let bytes = part.as_bytes();
+            for end in 1..bytes.len() {
+                let merge = (bytes[..end].to_vec(), bytes[end..=end].to_vec());
+                if !merges.contains(&merge) {
+                    merges.push(merge);
+                }
+            }
+        }
+        let letters = random_merges(&mut random, &["a", "b", "s"], round % 20);
+        merges.extend(letters);
+        let mut known: HashSet<Vec<u8>> = merges.iter().map(|(left, right)| [&left[..], right].concat()).collect();
+        let words = ["a", "b", "s", " ", "'", ".", "é", "ー"];
+        for merge in random_merges(&mut random, &words[..4 + round % 5], 40) {
+            if known.insert([&merge.0[..], &merge.1].concat()) {
+                merges.push(merge);
+            }
+        }
+        let is_made = |merges: &[(Vec<u8>, Vec<u8>)], token: &Vec<u8>| {
+            token.len() == 1 || merges.iter().any(|(left, right)| [&left[..], right].concat() == *token)
+        };
+        merges = (0..merges.len())
+            .filter(|&at| is_made(&merges[..at], &merges[at].0) && is_made(&merges[..at], &merges[at].1))
+            .map(|at| merges[at].clone())
+            .collect();
+        let model = model(&merges, [Splitter::Chunk, Splitter::ChunkV1][round % 2]);
+        let encoder = Encoder::new(&model);
+        staged += usize::from(encoder.phrases.is_some() && encoder.inside_words > 0);
+        let mut memory = Memory::default();
+        for _ in 0..30 {
+            let length = random.below(120);
+            let text: String = (0..length).map(|_| *random.pick(&parts)).collect();
+            let mut out = Vec::new();
+            encoder.encode(&model, &text, &mut memory, &mut out);
+            assert_eq!(out, reference(&encoder, &model, &text), "{text:?} {merges:?}");
+        }
+    }
+    assert!(staged > 200, "{staged} of 300 have two stages");
+}
+
+fn gpt2(splitter: Splitter) -> Model {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
+    let model = crate::base::read(path.as_ref()).unwrap();
+    let (vocab, merges) = (model.vocab().clone(), model.merges().to_vec());
+    Model::new(vocab, merges, model.specials().to_vec(), splitter).unwrap()
+}
+
+/// No merge of GPT-2 goes to the second stage, and each of its tokens is one that its bytes give.
+#[test]
+fn all_of_gpt2_is_in_the_first_stage() {
+    let model = gpt2(Splitter::ChunkV1);
+    let encoder = Encoder::new(&model);
+    assert_eq!(encoder.inside_words, 50_000);
+    assert!(encoder.phrases.is_none());
+    assert_eq!(encoder.whole.len(), 50_000);
+}
+
+/// Whatever the text, a long piece takes a bounded number of steps for each of its bytes.
+#[test]
+fn the_time_of_a_long_piece_is_linear() {
+    let model = gpt2(Splitter::Gpt2);
+    let encoder = Encoder::new(&model);
+    let mut random = Random(3);
+    let mut texts: Vec<String> = [
+        "a", "=", "-", "ab", "aab", "abcabcd", "the", "tion", "0", "\u{3042}", "'",
+    ]
+    .iter()
+    .map(|unit| unit.repeat((1 << 18) / unit.len()))
+    .collect();
+    texts.push((0..1 << 18).map(|_| *random.pick(&["a", "b"])).collect());
+    texts.push((0..1 << 18).map(|_| *random.pick(&["t", "h", "e", "s"])).collect());
+    for text in &texts {
+        let half = &text[..text.len() / 2 / 3 * 3];
+        let (_, steps_of_half) = linear(&encoder, &model, half.as_bytes());
+        let (ids, steps) = linear(&encoder, &model, text.as_bytes());
+        let bytes: Vec<u8> = ids
+            .iter()
+            .flat_map(|&id| model.vocab().get(id).unwrap())
+            .copied()
+            .collect();
+        assert_eq!(bytes, text.as_bytes());
+        let a_byte = steps as f64 / text.len() as f64;
+        assert!(a_byte < 40.0, "{a_byte} steps a byte of {:?}", &text[..6]);
+        let growth = steps as f64 / steps_of_half as f64;
+        assert!(growth < 2.1, "{growth} times the steps for twice of {:?}", &text[..6]);
+    }
+    // A megabyte of one letter, the whole way.
+    let text = "a".repeat(1 << 20);
+    let mut memory = Memory::default();
+    let mut ids = Vec::new();
+    encoder.encode(&model, &text, &mut memory, &mut ids);
+    assert!(
+        memory.scratch.linear.steps < 40 << 20,
+        "{}",
+        memory.scratch.linear.steps
+    );
+    let mut heaped = Vec::new();
+    let symbols = text.bytes().map(|byte| model.byte_ids()[usize::from(byte)]);
+    heap::merge(symbols, encoder.merges(), &mut heap::Scratch::default(), &mut heaped);
+    assert_eq!(ids, heaped);
+}
+
+/// The cache of words stays right when it overflows.
+#[test]
+fn a_full_cache_starts_again() {
+    let merges = [("a", "b"), ("ab", "c")].map(|(left, right)| (left.into(), right.into()));
+    let model = model(&merges, Splitter::Gpt2);
+    let encoder = Encoder::new(&model);
+    let (mut memory, mut ids) = (Memory::default(), Vec::new());
+    let mut length = 0;
+    for number in 0..300_000u32 {
+        let word: String = (0..24)
+            .map(|bit| if number >> bit & 1 == 0 { 'a' } else { 'c' })
+            .collect();
+        let text = format!("ab{} {word}", &word[..(number % 22) as usize]);
+        ids.clear();
+        encoder.encode(&model, &text, &mut memory, &mut ids);
+        length += ids.len();
+        if number % 1000 == 0 {
+            assert_eq!(ids, reference(&encoder, &model, &text), "{text:?}");
+        }
+    }
+    assert!(length > 300_000);
 }
 
 /// A small generator (xorshift*), so that the cases are the same in every run.
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+
+    fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
+        &from[self.below(from.len())]
     }
 }

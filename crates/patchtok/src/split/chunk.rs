@@ -10,7 +10,7 @@
 //! the argument.
 
 use super::class::{Class, class_of};
-use super::gpt2;
+use super::{Splitter, gpt2};
 
 /// The common part of the patterns.
 macro_rules! white_space_and_others {
@@ -45,14 +45,13 @@ pub const CHUNK_PATTERN: &str = concat!(
 /// The pattern of the first version, by which blank lines end a chunk.
 pub(crate) const CHUNK_PATTERN_V1: &str = white_space_and_others!();
 
-/// Calls `chunk` for every chunk of `text` in order; together they are `text`. With `V1` they are
-/// those of the first version.
-pub(super) fn for_each<'t, const V1: bool>(text: &'t str, mut chunk: impl FnMut(&'t str)) {
+/// Calls `chunk` for every chunk of `text` in order, by either version of the pattern; together they
+/// are `text`.
+pub(super) fn for_each<'t>(splitter: Splitter, text: &'t str, mut chunk: impl FnMut(&'t str)) {
     let (mut start, mut at) = (0, 0);
     while at < text.len() {
         let end = at + gpt2::first_piece(&text[at..]);
-        let (before, piece, after) = (&text[..at], &text[at..end], &text[end..]);
-        if stands_alone(before, piece, after) || V1 && is_blank_line(before, piece, after) {
+        if is_chunk(splitter, &text[..at], &text[at..end], &text[end..]) {
             if start < at {
                 chunk(&text[start..at]);
             }
@@ -64,6 +63,11 @@ pub(super) fn for_each<'t, const V1: bool>(text: &'t str, mut chunk: impl FnMut(
     if start < at {
         chunk(&text[start..at]);
     }
+}
+
+/// Whether `piece`, one of GPT-2's pieces, is a chunk of its own for `splitter`.
+pub(super) fn is_chunk(splitter: Splitter, before: &str, piece: &str, after: &str) -> bool {
+    stands_alone(before, piece, after) || splitter == Splitter::ChunkV1 && is_blank_line(before, piece, after)
 }
 
 /// Whether `piece`, one of GPT-2's pieces, is a match of the pattern.

@@ -11,6 +11,10 @@ pub(crate) enum Class {
     Other,
 }
 
+impl Class {
+    pub(crate) const ALL: [Class; 4] = [Class::Letter, Class::Number, Class::Space, Class::Other];
+}
+
 /// Class of `c`: a table for ASCII, Unicode 16 otherwise.
 #[inline]
 pub(crate) fn class_of(c: char) -> Class {

@@ -3,13 +3,17 @@
 //! Both splitters are written by hand and give exactly the pieces of their pattern in
 //! [`GPT2_PATTERN`] and [`CHUNK_PATTERN`]; neither uses a regular expression engine.
 
+mod block;
 mod chunk;
 mod class;
 mod gpt2;
+mod joint;
+pub(crate) mod pieces;
 
 pub use chunk::CHUNK_PATTERN;
 pub(crate) use chunk::CHUNK_PATTERN_V1;
 pub use gpt2::GPT2_PATTERN;
+pub(crate) use joint::never_parts;
 
 /// How a tokenizer cuts text into pieces before merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,8 +33,7 @@ impl Splitter {
     pub(crate) fn for_each<'t>(self, text: &'t str, piece: impl FnMut(&'t str)) {
         match self {
             Splitter::Gpt2 => gpt2::for_each(text, piece),
-            Splitter::ChunkV1 => chunk::for_each::<true>(text, piece),
-            Splitter::Chunk => chunk::for_each::<false>(text, piece),
+            Splitter::ChunkV1 | Splitter::Chunk => chunk::for_each(self, text, piece),
         }
     }
 

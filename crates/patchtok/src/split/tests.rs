@@ -24,6 +24,63 @@ fn expected<'t>(pattern: &SysRegex, text: &'t str) -> Vec<&'t str> {
     pieces
 }
 
+/// The pieces of GPT-2 and the chunks that the search by blocks gives.
+fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
+    let (mut words, mut chunks, mut start) = (Vec::new(), Vec::new(), 0);
+    pieces::for_each::<true>(splitter, text, |piece| {
+        let word = &text[piece.start..piece.end];
+        let head = word.len().min(pieces::HEAD);
+        assert_eq!(piece.head[..head], word.as_bytes()[..head]);
+        words.push(word);
+        if piece.cut && start < piece.start {
+            chunks.push(&text[start..piece.start]);
+            start = piece.start;
+        }
+    });
+    if start < text.len() {
+        chunks.push(&text[start..]);
+    }
+    let mut without_chunks = Vec::new();
+    pieces::for_each::<false>(splitter, text, |piece| {
+        without_chunks.push(&text[piece.start..piece.end])
+    });
+    assert_eq!(without_chunks, words, "{text:?}");
+    [words, chunks]
+}
+
+/// Searching by blocks gives what searching by characters gives, whatever stands where in a block.
+#[test]
+fn blocks_give_the_same_pieces() {
+    let parts = [
+        " ", " ", "  ", "\n", "\n\n", "\t", "'", "'s", "'re", "'l", "a", "b", "st", "the", "1", "23", ".", "--", "(",
+        "\u{0}", "é", "—", "年", "２", "\u{a0}", "🦀",
+    ];
+    let mut state = 3u64;
+    let mut next = |below: usize| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..6000 {
+        // Mostly ASCII, sometimes nothing else, and sometimes long runs.
+        let among = if round % 3 == 0 { parts.len() - 6 } else { parts.len() };
+        let mut text = String::new();
+        for _ in 0..next(90) {
+            let part = parts[next(among)];
+            let times = if next(40) == 0 { next(150) } else { 1 };
+            text.push_str(&part.repeat(times));
+            if next(3) > 0 {
+                text.push_str(&" word"[next(2)..]);
+            }
+        }
+        for splitter in [Splitter::ChunkV1, Splitter::Chunk] {
+            let expected = [pieces(Splitter::Gpt2, &text), pieces(splitter, &text)];
+            assert_eq!(by_blocks(splitter, &text), expected, "{splitter:?} of {text:?}");
+        }
+    }
+}
+
 #[test]
 fn examples() {
     for (text, words, chunks) in [
@@ -193,6 +250,42 @@ fn has_border(splitter: Splitter, text: &str, place: usize) -> bool {
         found |= end == place;
     });
     found
+}
+
+/// What is said of two tokens holds in every context of the list.
+#[test]
+fn tokens_that_never_part_have_no_border_inside_a_chunk() {
+    let partial = Partial::new();
+    let tokens: Vec<Vec<u8>> = [
+        "a", "s", "re", "1", " ", "\n", " a", "'", "('", "(", ".", "—", "é", "年", "ー", "・", "２", "\u{3000}",
+        "\u{a0}", "r",
+    ]
+    .iter()
+    .map(|token| token.as_bytes().to_vec())
+    .chain([&b"\xe3\x83"[..], b"\xe5", b"\xe2\x80", b"\x82", b"\x83\xbb", b"\xc2"].map(<[u8]>::to_vec))
+    .collect();
+    let (mut never, mut always) = (0, 0);
+    for splitter in [Splitter::ChunkV1, Splitter::Chunk] {
+        for left in &tokens {
+            for right in &tokens {
+                let says = never_parts(splitter, left, right);
+                let mut parts = false;
+                for (text, place) in partial.complete(left, right) {
+                    for before in ["", "a", "é", "1", " ", "\n", "(", "'", "—", "年", "\u{3000}"] {
+                        for after in ["", "a", "é", "1", " ", "(", "'", "e", "\n"] {
+                            let text = format!("{before}{text}{after}");
+                            let place = before.len() + place;
+                            parts |= has_border(Splitter::Gpt2, &text, place) && !has_border(splitter, &text, place);
+                        }
+                    }
+                }
+                assert!(!(says && parts), "{left:?} {right:?}");
+                never += usize::from(says);
+                always += usize::from(!says && parts);
+            }
+        }
+    }
+    assert!(never > 100 && always > 100, "{never} never part, {always} do");
 }
 
 /// The premise of the equivalence of a patched tokenizer and its base: wherever GPT-2 cuts between

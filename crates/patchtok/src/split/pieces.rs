@@ -1,0 +1,114 @@
+//! GPT-2's pieces of a text, one after the other, with the borders of chunks marked.
+
+use super::block::{self, WIDTH};
+use super::{Splitter, chunk, gpt2};
+
+/// Bytes of a piece that are at hand without looking at the text again.
+pub(crate) const HEAD: usize = 16;
+
+/// A piece of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    /// The first bytes of the piece; if it is shorter, others follow.
+    pub(crate) head: [u8; HEAD],
+    /// Where it starts and ends in the text.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Whether a chunk ends where it starts. Only told when asked for.
+    pub(crate) cut: bool,
+}
+
+/// Calls `visit` for every piece of `text` that [`GPT2_PATTERN`](super::GPT2_PATTERN) gives, in
+/// order; together they are `text`. With `CHUNKS` they carry the borders that
+/// `splitter` gives, which cuts by chunks. O(length of `text`).
+#[inline]
+pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, mut visit: impl FnMut(Piece)) {
+    let bytes = text.as_bytes();
+    let blank_lines = splitter == Splitter::ChunkV1;
+    let mut tail = Tail::default();
+    // A chunk starts at the start.
+    let (mut at, mut cut) = (0, true);
+    while at < bytes.len() {
+        let window: &[u8; WIDTH + HEAD] = match bytes[at..].first_chunk() {
+            Some(window) => window,
+            None => tail.window(bytes, at),
+        };
+        let (block, _) = window.split_first_chunk::<WIDTH>().unwrap_or((&[0; WIDTH], &[]));
+        let found = block::starts::<CHUNKS>(block, blank_lines);
+        let mut pieces = found.pieces;
+        let mut cuts = found.cuts;
+        let left = bytes.len() - at;
+        if left < WIDTH {
+            // Behind the text stands white space, so that a piece ends with the text or is white
+            // space itself.
+            let inside = (1 << left) - 1;
+            pieces = pieces & inside | u64::from(pieces & !inside != 0) << left;
+        }
+        pieces &= !1;
+        if pieces == 0 {
+            let length = gpt2::first_piece(&text[at..]);
+            let end = at + length;
+            let alone = CHUNKS && chunk::is_chunk(splitter, &text[..at], &text[at..end], &text[end..]);
+            if length >= WIDTH {
+                let mut head = [0; HEAD];
+                head.copy_from_slice(&window[..HEAD]);
+                visit(Piece {
+                    head,
+                    start: at,
+                    end,
+                    cut: cut || alone,
+                });
+                (at, cut) = (end, alone);
+                continue;
+            }
+            pieces = 1 << length;
+            cuts = if alone { 1 | pieces } else { 0 };
+        }
+        let mut begin = 0;
+        cuts |= u64::from(cut);
+        while pieces != 0 {
+            let end = pieces.trailing_zeros() as usize;
+            pieces &= pieces - 1;
+            let mut head = [0; HEAD];
+            head.copy_from_slice(&window[begin..begin + HEAD]);
+            visit(Piece {
+                head,
+                start: at + begin,
+                end: at + end,
+                cut: cuts >> begin & 1 != 0,
+            });
+            begin = end;
+        }
+        at += begin;
+        cut = cuts >> begin & 1 != 0;
+    }
+}
+
+/// The end of a text with white space behind it, so that there is always a window to look at.
+struct Tail {
+    bytes: [u8; 2 * (WIDTH + HEAD)],
+    /// Where it starts in the text, once it is made.
+    start: Option<usize>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Tail {
+            bytes: [b'\n'; 2 * (WIDTH + HEAD)],
+            start: None,
+        }
+    }
+}
+
+impl Tail {
+    /// The window at `at`, of which less than all is in `text`.
+    #[inline]
+    fn window(&mut self, text: &[u8], at: usize) -> &[u8; WIDTH + HEAD] {
+        let start = *self.start.get_or_insert_with(|| {
+            self.bytes[..text.len() - at].copy_from_slice(&text[at..]);
+            at
+        });
+        let window = self.bytes[at - start..].first_chunk();
+        window.expect("a text goes on less than one window behind the start of its tail")
+    }
+}
