@@ -65,7 +65,7 @@ struct Args {
     #[arg(long)]
     resume: bool,
     /// Steps between checkpoints and held-out scores.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 250)]
     every: usize,
 }
 

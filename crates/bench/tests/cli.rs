@@ -23,7 +23,7 @@ impl Files {
         };
         let tokenizer_json = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/base/tokenizer.json");
         let base = PatchTokenizer::from_file(tokenizer_json).expect("the demonstration's tokenizer");
-        let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 2, 2);
+        let mut config = Gpt2Config::new(base.vocab_size(), 512, 16, 2, 2);
         config.eos_token_id = base.eos_id();
         let model = Params::random(config, 1);
         model.save(&files.path("model"), SaveAs::F32).expect("saves");
