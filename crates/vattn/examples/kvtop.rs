@@ -1,9 +1,9 @@
 //! Watches the cache of a running program.
 //!
 //! ```text
-//! cargo run -p vattn --features serde --example kvtop -- serve /tmp/kv.sock     # a program with a cache, in one terminal
-//! cargo run -p vattn --features serde --example kvtop -- /tmp/kv.sock           # its memory, in another, each second
-//! cargo run -p vattn --features serde --example kvtop -- --json /tmp/kv.sock    # one snapshot; or --prometheus
+//! cargo run -p vattn --features serde --example kvtop -- serve kv.sock     # a program with a cache, in one terminal
+//! cargo run -p vattn --features serde --example kvtop -- kv.sock           # its memory, in another, each second
+//! cargo run -p vattn --features serde --example kvtop -- --json kv.sock    # one snapshot; or --prometheus
 //! ```
 //!
 //! A program that wants to be watched does what [`serve`] does: it listens on a socket of the file system, and writes its
