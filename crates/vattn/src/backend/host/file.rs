@@ -35,6 +35,11 @@ impl MemoryFile {
         Ok(Self { file })
     }
 
+    /// A memory file that another process has made.
+    pub(super) fn from_fd(file: OwnedFd) -> Self {
+        Self { file }
+    }
+
     /// Backs a run: pages that are not there are allocated and zeroed. On an error part of the run may be backed.
     pub(super) fn allocate(&self, run: Range<u64>) -> Result<(), BackendError> {
         if run.is_empty() {

@@ -17,6 +17,7 @@ use crate::error::BackendError;
 
 mod arena;
 mod bytes;
+mod export;
 mod file;
 mod offsets;
 mod reservation;
@@ -24,6 +25,7 @@ mod reservation;
 mod tests;
 
 pub use self::arena::Arena;
+pub use self::export::{ExportedPrefix, Extent, ImportedPrefix};
 
 /// Bytes of a huge page, which `MADV_COLLAPSE` makes: 2 MiB with base pages of 4 KiB, on x86-64 and on aarch64.
 const HUGE_BYTES: usize = 2 << 20;
