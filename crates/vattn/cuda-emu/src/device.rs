@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::thread::{self, ThreadId};
 
 use crate::code::{Code, Outcome, Refusal};
-use crate::fault::CallLog;
+use crate::fault::{Action, CallLog};
 use crate::knobs::Knobs;
 use crate::memory::{Access, Memory};
 use crate::stream::{LEGACY, PER_THREAD, StreamId, Streams, Ticket};
@@ -65,27 +65,37 @@ impl Device {
         }
     }
 
-    /// Makes a driver call: counts it, lets it fail if it is to, checks what it needs, and runs it.
+    /// Makes a driver call: counts it, lets it go wrong if it is to, checks what it needs, and runs it.
     ///
     /// # Errors
     ///
     /// The code that the caller sees.
-    pub fn call<T>(
+    pub fn call(
         &mut self,
         function: &'static str,
         needs: Needs,
-        run: impl FnOnce(&mut Self) -> Outcome<T>,
-    ) -> Result<T, Code> {
-        if let Some(code) = self.log.count(function) {
-            return Err(code);
+        mut run: impl FnMut(&mut Self) -> Outcome,
+    ) -> Result<(), Code> {
+        let action = self.log.count(function);
+        match action {
+            Some(Action::Fail(code)) => return Err(code),
+            Some(Action::Skip) => return Ok(()),
+            Some(Action::Repeat) | None => {}
         }
-        let outcome = self.ready(needs).and_then(|()| run(self));
-        outcome.map_err(|refusal| {
-            if !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
-                self.note(format!("{function}: {}", refusal.why));
-            }
-            refusal.code
-        })
+        let mut outcome = || {
+            let outcome = self.ready(needs).and_then(|()| run(self));
+            outcome.map_err(|refusal| {
+                if !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
+                    self.note(format!("{function}: {}", refusal.why));
+                }
+                refusal.code
+            })
+        };
+        let first = outcome();
+        if action == Some(Action::Repeat) {
+            let _ = outcome();
+        }
+        first
     }
 
     fn ready(&self, needs: Needs) -> Outcome {
