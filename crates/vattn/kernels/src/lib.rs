@@ -157,7 +157,11 @@ impl Attention {
             self.scale.to_bits(),
             self.reserved,
         ];
-        fill(&mut bytes, &[self.sequences, self.queries, self.out, self.partial], &words);
+        fill(
+            &mut bytes,
+            &[self.sequences, self.queries, self.out, self.partial],
+            &words,
+        );
         bytes
     }
 }
@@ -167,7 +171,10 @@ const _: () = assert!(size_of::<Sequence>() == 2 * 8 + 4 * 4 && align_of::<Seque
 const _: () = assert!(size_of::<Attention>() == 4 * 8 + 10 * 4 && align_of::<Attention>() == 8);
 
 fn fill(bytes: &mut [u8], long: &[u64], short: &[u32]) {
-    let values = long.iter().flat_map(|v| v.to_le_bytes()).chain(short.iter().flat_map(|v| v.to_le_bytes()));
+    let values = long
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .chain(short.iter().flat_map(|v| v.to_le_bytes()));
     for (byte, value) in bytes.iter_mut().zip(values) {
         *byte = value;
     }
@@ -200,7 +207,13 @@ mod tests {
             rows: 0x1c1b_1a19,
             reserved: 0x201f_1e1d,
         };
-        assert!(sequence.to_bytes().iter().enumerate().all(|(i, b)| usize::from(*b) == i + 1));
+        assert!(
+            sequence
+                .to_bytes()
+                .iter()
+                .enumerate()
+                .all(|(i, b)| usize::from(*b) == i + 1)
+        );
         let attention = Attention {
             partial: 7,
             query_stride: 8,
@@ -218,7 +231,13 @@ mod tests {
         for element in Element::ALL {
             let ptx = element.ptx();
             assert!(ptx.contains(".version 8.0") && ptx.contains(".target sm_70"));
-            for kernel in ["attend_d64_x1", "attend_d64_x4", "attend_d128_x1", "attend_d128_x4", "merge_splits"] {
+            for kernel in [
+                "attend_d64_x1",
+                "attend_d64_x4",
+                "attend_d128_x1",
+                "attend_d128_x4",
+                "merge_splits",
+            ] {
                 assert!(ptx.contains(&format!(".entry {kernel}(")), "{kernel} in {element:?}");
             }
             assert_eq!(ptx.matches("_param_0[72]").count(), 5);

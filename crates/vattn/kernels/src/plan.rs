@@ -114,7 +114,12 @@ impl Shape {
         let mut sequences = Vec::with_capacity(batch.len());
         let mut query_rows = 0u32;
         for rows in batch {
-            limit("query rows of a sequence", u64::from(rows.queries), 1, u64::from(rows.rows))?;
+            limit(
+                "query rows of a sequence",
+                u64::from(rows.queries),
+                1,
+                u64::from(rows.rows),
+            )?;
             limit("rows of a sequence", u64::from(rows.rows), 1, i32::MAX as u64)?;
             multiple("address of the keys", rows.k, self.element.bytes() as u64)?;
             multiple("address of the values", rows.v, self.element.bytes() as u64)?;
@@ -127,7 +132,12 @@ impl Shape {
                 reserved: 0,
             });
             let sum = u64::from(query_rows) + u64::from(rows.queries);
-            limit("query rows of the batch", sum, 1, i32::MAX as u64 / u64::from(self.heads))?;
+            limit(
+                "query rows of the batch",
+                sum,
+                1,
+                i32::MAX as u64 / u64::from(self.heads),
+            )?;
             query_rows = sum as u32;
         }
 
@@ -144,7 +154,9 @@ impl Shape {
         };
         let slot_blocks = most_slots.div_ceil(WARPS / row_warps * slots);
         let blocks = u64::from(slot_blocks) * u64::from(self.kv_heads) * batch.len() as u64;
-        let idle = (2 * u64::from(multiprocessors)).div_ceil(blocks).min(u64::from(MOST_SPLITS)) as u32;
+        let idle = (2 * u64::from(multiprocessors))
+            .div_ceil(blocks)
+            .min(u64::from(MOST_SPLITS)) as u32;
         let splits = (most_rows / (row_warps * (32 / slots) * TILES_EACH)).clamp(1, idle.max(1));
         let columns = if self.head_size <= 64 { 64 } else { 128 };
         let attend = Launch {
@@ -156,7 +168,11 @@ impl Shape {
             },
             grid: [slot_blocks * splits, self.kv_heads, batch.len() as u32],
             block: [32 * WARPS, 1, 1],
-            shared_bytes: if row_warps > 1 { WARPS * slots * (2 + columns) * 4 } else { 0 },
+            shared_bytes: if row_warps > 1 {
+                WARPS * slots * (2 + columns) * 4
+            } else {
+                0
+            },
         };
         let merge = (splits > 1).then_some(Launch {
             kernel: "merge_splits",
@@ -164,7 +180,11 @@ impl Shape {
             block: [self.head_size.next_multiple_of(32), 1, 1],
             shared_bytes: 0,
         });
-        let partials = if splits > 1 { u64::from(query_rows) * u64::from(self.heads) * u64::from(splits) } else { 0 };
+        let partials = if splits > 1 {
+            u64::from(query_rows) * u64::from(self.heads) * u64::from(splits)
+        } else {
+            0
+        };
         Ok(Plan {
             sequences,
             query_rows,
@@ -249,7 +269,9 @@ mod tests {
 
     fn plan(heads: u32, kv_heads: u32, head_size: u32, queries: u32, rows: u32, sequences: usize) -> Plan {
         let batch = vec![Rows::new(0, 0, queries, rows); sequences];
-        Shape::packed(Element::F16, heads, kv_heads, head_size).plan(&batch, 132).unwrap()
+        Shape::packed(Element::F16, heads, kv_heads, head_size)
+            .plan(&batch, 132)
+            .unwrap()
     }
 
     #[test]
@@ -263,7 +285,8 @@ mod tests {
     fn warps_share_rows_when_there_are_few_slots() {
         // Slots of a sequence and key head: 1, 4, 8 and 9.
         let shares = [(12, 12, 1), (32, 8, 1), (64, 8, 1), (12, 12, 9)];
-        let row_warps = shares.map(|(heads, kv_heads, queries)| plan(heads, kv_heads, 64, queries, 9, 1).attention.row_warps);
+        let row_warps =
+            shares.map(|(heads, kv_heads, queries)| plan(heads, kv_heads, 64, queries, 9, 1).attention.row_warps);
         assert_eq!(row_warps, [4, 4, 2, 1]);
         assert_eq!(plan(12, 12, 64, 9, 9, 1).attend.shared_bytes, 0);
         assert_eq!(plan(12, 12, 64, 1, 9, 1).attend.shared_bytes, 4 * 66 * 4);
@@ -306,9 +329,27 @@ mod tests {
             (Shape { kv_heads: 0, ..good }, "kv_heads is 0"),
             (Shape { kv_heads: 3, ..good }, "heads is 4, it must be a multiple of 3"),
             (Shape { heads: 0, ..good }, "heads is 0"),
-            (Shape { query_stride: 510, ..good }, "query_stride is 510, it must be 512"),
-            (Shape { out_stride: 513, ..good }, "out_stride is 513, it must be a multiple of 2"),
-            (Shape { row_stride: 255, ..good }, "row_stride is 255, it must be 256"),
+            (
+                Shape {
+                    query_stride: 510,
+                    ..good
+                },
+                "query_stride is 510, it must be 512",
+            ),
+            (
+                Shape {
+                    out_stride: 513,
+                    ..good
+                },
+                "out_stride is 513, it must be a multiple of 2",
+            ),
+            (
+                Shape {
+                    row_stride: 255,
+                    ..good
+                },
+                "row_stride is 255, it must be 256",
+            ),
         ] {
             let message = named(shape, &[rows]);
             assert!(message.starts_with(part), "{message}");
@@ -316,11 +357,23 @@ mod tests {
         for (batch, part) in [
             (vec![], "sequences of the batch is 0, it must be 1 to 65535"),
             (vec![Rows { queries: 0, ..rows }], "query rows of a sequence is 0"),
-            (vec![Rows { queries: 2, ..rows }], "query rows of a sequence is 2, it must be 1 to 1"),
-            (vec![Rows { rows: u32::MAX, ..rows }], "rows of a sequence is 4294967295"),
-            (vec![Rows { k: 1, ..rows }], "address of the keys is 1, it must be a multiple of 2"),
+            (
+                vec![Rows { queries: 2, ..rows }],
+                "query rows of a sequence is 2, it must be 1 to 1",
+            ),
+            (
+                vec![Rows { rows: u32::MAX, ..rows }],
+                "rows of a sequence is 4294967295",
+            ),
+            (
+                vec![Rows { k: 1, ..rows }],
+                "address of the keys is 1, it must be a multiple of 2",
+            ),
             (vec![Rows { v: 3, ..rows }], "address of the values is 3"),
-            (vec![Rows::new(0, 0, 1 << 30, 1 << 30)], "query rows of the batch is 1073741824"),
+            (
+                vec![Rows::new(0, 0, 1 << 30, 1 << 30)],
+                "query rows of the batch is 1073741824",
+            ),
         ] {
             let message = named(good, &batch);
             assert!(message.starts_with(part), "{message}");

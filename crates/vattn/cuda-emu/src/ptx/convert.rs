@@ -49,7 +49,9 @@ pub(super) fn decode(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
         return unsupported(format!("a conversion from {from:?} to {to:?}"));
     }
     match (from.float(), to.float()) {
-        (false, false) => Ok(unary(from, move |value| integer_to_integer(wishes.sat, to, from, value))),
+        (false, false) => Ok(unary(from, move |value| {
+            integer_to_integer(wishes.sat, to, from, value)
+        })),
         (false, true) => {
             let Some(rounding) = wishes.rounding else {
                 return syntax("a conversion to a float says how to round");
@@ -59,7 +61,11 @@ pub(super) fn decode(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
             }
             Ok(unary(from, move |value| {
                 let value = from.extend(value);
-                let value = if to == Type::F64 { value as f64 } else { round::from_integer(value) };
+                let value = if to == Type::F64 {
+                    value as f64
+                } else {
+                    round::from_integer(value)
+                };
                 let value = if wishes.sat { value.clamp(0.0, 1.0) } else { value };
                 round::narrow(value, to, rounding)
             }))
@@ -80,7 +86,9 @@ pub(super) fn decode(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
                 return syntax("a narrowing conversion says how to round");
             }
             let rounding = wishes.rounding.unwrap_or(Rounding::Nearest);
-            Ok(unary(from, move |bits| float_to_float(wishes, rounding, to, from, bits)))
+            Ok(unary(from, move |bits| {
+                float_to_float(wishes, rounding, to, from, bits)
+            }))
         }
     }
 }
@@ -88,7 +96,11 @@ pub(super) fn decode(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
 fn float_to_float(wishes: Wishes, rounding: Rounding, to: Type, from: Type, bits: u64) -> u64 {
     let value = flush(wishes.ftz, from, round::widen(bits & from.mask(), from));
     let value = wishes.integral.map_or(value, |round| round(value));
-    let value = if wishes.sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
+    let value = if wishes.sat {
+        if value > 0.0 { value.min(1.0) } else { 0.0 }
+    } else {
+        value
+    };
     let value = if wishes.relu && value <= 0.0 { 0.0 } else { value };
     let bits = round::narrow(value, to, rounding);
     round::narrow(flush(wishes.ftz, to, round::widen(bits, to)), to, rounding)
@@ -113,6 +125,10 @@ fn integer_to_integer(sat: bool, to: Type, from: Type, value: u64) -> u64 {
 
 fn clamp(value: i128, to: Type) -> u64 {
     let bits = to.bits();
-    let (least, most) = if to.signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+    let (least, most) = if to.signed() {
+        (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    } else {
+        (0, (1 << bits) - 1)
+    };
     value.clamp(least, most) as u64
 }

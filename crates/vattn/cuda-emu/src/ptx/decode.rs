@@ -21,7 +21,11 @@ impl<'a> Modifiers<'a> {
 
     /// Takes the first modifier that `read` understands.
     pub(super) fn find<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let (i, value) = self.0.iter().enumerate().find_map(|(i, modifier)| Some((i, read(modifier)?)))?;
+        let (i, value) = self
+            .0
+            .iter()
+            .enumerate()
+            .find_map(|(i, modifier)| Some((i, read(modifier)?)))?;
         self.0.remove(i);
         Some(value)
     }
@@ -121,6 +125,8 @@ fn computation(name: &str, m: &mut Modifiers<'_>) -> Result<Option<Computation>,
     // One name serves integers and floats; the first type tells which.
     let ty = m.0.iter().find_map(|modifier| Type::parse(modifier));
     match ty {
+        // Selections move bits, whatever their type.
+        _ if matches!(name, "selp" | "set" | "slct") => integer::decode(name, m),
         Some(ty) if ty.float() || ty.half().is_some() => float::decode(name, m),
         _ => integer::decode(name, m),
     }
@@ -151,7 +157,8 @@ pub(super) fn count(args: &[Arg<'_>], expected: usize) -> Result<(), Problem> {
 }
 
 fn mentions(args: &[Arg<'_>], name: &str) -> bool {
-    args.iter().any(|arg| matches!(arg, Arg::Word { text, .. } if *text == name))
+    args.iter()
+        .any(|arg| matches!(arg, Arg::Word { text, .. } if *text == name))
 }
 
 fn space(name: &str) -> Option<Space> {
@@ -280,7 +287,11 @@ fn atomic(name: &str, m: &mut Modifiers<'_>, args: &[Arg<'_>], names: &mut Names
         address: writable(names.memory(&args[answers], space)?)?,
         update,
         sources,
-        destination: if answers == 1 { names.destination(&args[0])? } else { None },
+        destination: if answers == 1 {
+            names.destination(&args[0])?
+        } else {
+            None
+        },
     })
 }
 
@@ -447,4 +458,3 @@ fn together(name: &str, m: &mut Modifiers<'_>, args: &[Arg<'_>], names: &mut Nam
         what,
     })
 }
-

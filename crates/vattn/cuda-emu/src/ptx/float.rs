@@ -9,6 +9,7 @@ use super::integer::{binary, ternary, unary};
 use super::operand::{Problem, syntax, unsupported};
 use super::round::{self, Rounding};
 use super::types::Type;
+use std::cmp::Ordering::{self, Equal, Greater, Less};
 
 /// How an instruction treats its sources and its result.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +32,19 @@ impl Shape {
     }
 
     fn narrow(self, value: f64) -> u64 {
-        let value = if self.sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
+        let value = if self.sat {
+            if value > 0.0 { value.min(1.0) } else { 0.0 }
+        } else {
+            value
+        };
         let value = if self.relu && value <= 0.0 { 0.0 } else { value };
         let bits = round::narrow(value, self.ty, self.rounding);
         let flushed = self.flush(round::widen(bits, self.ty));
-        if flushed == 0.0 { round::narrow(flushed, self.ty, self.rounding) } else { bits }
+        if flushed == 0.0 {
+            round::narrow(flushed, self.ty, self.rounding)
+        } else {
+            bits
+        }
     }
 
     fn flush(self, value: f64) -> f64 {
@@ -43,7 +52,11 @@ impl Shape {
             Type::F16 => 1.0 / f64::from(1 << 14),
             _ => f64::from(f32::MIN_POSITIVE),
         };
-        if self.ftz && value.abs() < least { 0f64.copysign(value) } else { value }
+        if self.ftz && value.abs() < least {
+            0f64.copysign(value)
+        } else {
+            value
+        }
     }
 
     /// Applies a function of the values to each element.
@@ -110,7 +123,11 @@ pub(super) fn decode(name: &str, m: &mut Modifiers<'_>) -> Result<Option<Computa
     }
     let found = match name {
         "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rcp" | "sqrt" if !approx && !full => exact(name, shape),
-        "div" => Some(if approx { shape.binary(div_approx) } else { shape.binary(|a, b| a / b) }),
+        "div" => Some(if approx {
+            shape.binary(div_approx)
+        } else {
+            shape.binary(|a, b| a / b)
+        }),
         "min" | "max" => return Ok(Some(extremum(name, shape, m))),
         "neg" => Some(shape.unary(|a| -a)),
         "abs" => Some(shape.unary(f64::abs)),
@@ -145,7 +162,9 @@ fn exact(name: &str, shape: Shape) -> Option<Computation> {
             "sub" => return Some(binary(types, |a, b| bits(float(a) - float(b)))),
             "mul" => return Some(binary(types, |a, b| bits(float(a) * float(b)))),
             "fma" | "mad" => {
-                return Some(ternary([Type::F32; 3], |a, b, c| bits(float(a).mul_add(float(b), float(c)))));
+                return Some(ternary([Type::F32; 3], |a, b, c| {
+                    bits(float(a).mul_add(float(b), float(c)))
+                }));
             }
             _ => {}
         }
@@ -172,7 +191,11 @@ fn float(bits: u64) -> f32 {
 }
 
 fn bits(value: f32) -> u64 {
-    if value.is_nan() { round::nan(Type::F32) } else { u64::from(value.to_bits()) }
+    if value.is_nan() {
+        round::nan(Type::F32)
+    } else {
+        u64::from(value.to_bits())
+    }
 }
 
 /// `div.approx` gives 0 for divisors between 2^126 and 2^128, as PTX says.
@@ -234,7 +257,11 @@ fn test(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
         return syntax("a test is missing");
     };
     let ty = m.one_of(|ty| matches!(ty, Type::F32 | Type::F64))?;
-    let least = if ty == Type::F32 { f64::from(f32::MIN_POSITIVE) } else { f64::MIN_POSITIVE };
+    let least = if ty == Type::F32 {
+        f64::from(f32::MIN_POSITIVE)
+    } else {
+        f64::MIN_POSITIVE
+    };
     Ok(unary(ty, move |a| u64::from(test(round::widen(a, ty), least))))
 }
 
@@ -242,21 +269,21 @@ fn test(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
 pub(super) fn comparison(m: &mut Modifiers<'_>) -> Result<Function, Problem> {
     let ftz = m.take("ftz");
     let test = m.find(|name| {
-        let test: fn(f64, f64) -> bool = match name {
-            "eq" => |a, b| a == b,
-            "ne" => |a, b| a < b || a > b,
-            "lt" => |a, b| a < b,
-            "le" => |a, b| a <= b,
-            "gt" => |a, b| a > b,
-            "ge" => |a, b| a >= b,
-            "equ" => |a, b| !(a < b || a > b),
-            "neu" => |a, b| a != b,
-            "ltu" => |a, b| !(a >= b),
-            "leu" => |a, b| !(a > b),
-            "gtu" => |a, b| !(a <= b),
-            "geu" => |a, b| !(a < b),
-            "num" => |a, b| !a.is_nan() && !b.is_nan(),
-            "nan" => |a, b| a.is_nan() || b.is_nan(),
+        let test: fn(Option<Ordering>) -> bool = match name {
+            "eq" => |order| order == Some(Equal),
+            "ne" => |order| matches!(order, Some(Less | Greater)),
+            "lt" => |order| order == Some(Less),
+            "le" => |order| matches!(order, Some(Less | Equal)),
+            "gt" => |order| order == Some(Greater),
+            "ge" => |order| matches!(order, Some(Greater | Equal)),
+            "equ" => |order| matches!(order, None | Some(Equal)),
+            "neu" => |order| order != Some(Equal),
+            "ltu" => |order| matches!(order, None | Some(Less)),
+            "leu" => |order| order != Some(Greater),
+            "gtu" => |order| matches!(order, None | Some(Greater)),
+            "geu" => |order| order != Some(Less),
+            "num" => |order| order.is_some(),
+            "nan" => |order| order.is_none(),
             _ => return None,
         };
         Some(test)
@@ -273,7 +300,10 @@ pub(super) fn comparison(m: &mut Modifiers<'_>) -> Result<Function, Problem> {
         sat: false,
         relu: false,
     };
-    Ok(binary([ty; 2], move |a, b| u64::from(test(shape.widen(a), shape.widen(b)))).function)
+    Ok(binary([ty; 2], move |a, b| {
+        u64::from(test(shape.widen(a).partial_cmp(&shape.widen(b))))
+    })
+    .function)
 }
 
 /// What an atomic operation leaves in memory.
@@ -283,9 +313,15 @@ pub(super) fn atomic(operation: &str, m: &mut Modifiers<'_>, ty: Type) -> Result
         return unsupported("an atomic operation of this type");
     }
     Ok(match ty {
-        Type::F64 => Box::new(|old, a, _| round::narrow(f64::from_bits(old) + f64::from_bits(a), Type::F64, Rounding::Nearest)),
+        Type::F64 => {
+            Box::new(|old, a, _| round::narrow(f64::from_bits(old) + f64::from_bits(a), Type::F64, Rounding::Nearest))
+        }
         ty => Box::new(move |old, a, _| {
-            round::narrow(round::add(round::widen(old, ty), round::widen(a, ty)), ty, Rounding::Nearest)
+            round::narrow(
+                round::add(round::widen(old, ty), round::widen(a, ty)),
+                ty,
+                Rounding::Nearest,
+            )
         }),
     })
 }

@@ -101,8 +101,16 @@ fn product(name: &str, m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
     }
     let clamp = |value: i64| (value.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u64) & 0xffff_ffff;
     match name {
-        "add" if sat => return Ok(binary([ty, ty], move |a, b| clamp(i64::from(a as i32) + i64::from(b as i32)))),
-        "sub" if sat => return Ok(binary([ty, ty], move |a, b| clamp(i64::from(a as i32) - i64::from(b as i32)))),
+        "add" if sat => {
+            return Ok(binary([ty, ty], move |a, b| {
+                clamp(i64::from(a as i32) + i64::from(b as i32))
+            }));
+        }
+        "sub" if sat => {
+            return Ok(binary([ty, ty], move |a, b| {
+                clamp(i64::from(a as i32) - i64::from(b as i32))
+            }));
+        }
         "add" => return Ok(binary([ty, ty], move |a, b| a.wrapping_add(b) & mask)),
         "sub" => return Ok(binary([ty, ty], move |a, b| a.wrapping_sub(b) & mask)),
         _ => {}
@@ -138,7 +146,9 @@ fn product(name: &str, m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
     let multiply = move |a, b| ((factor(a).wrapping_mul(factor(b))) >> shift) as u64;
     let result_mask = result.mask();
     Ok(if name.starts_with("mad") {
-        ternary([ty, ty, result], move |a, b, c| multiply(a, b).wrapping_add(c) & result_mask)
+        ternary([ty, ty, result], move |a, b, c| {
+            multiply(a, b).wrapping_add(c) & result_mask
+        })
     } else {
         binary([ty, ty], move |a, b| multiply(a, b) & result_mask)
     })
@@ -197,16 +207,25 @@ fn shift(name: &str, m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
         return Ok(ternary([ty, ty, Type::U32], move |low, high, by| {
             let by = if wrap { by & 31 } else { by.min(32) };
             let both = high << 32 | low;
-            let value = if left { (u128::from(both) << by >> 32) as u64 } else { both.wrapping_shr(by as u32) };
+            let value = if left {
+                (u128::from(both) << by >> 32) as u64
+            } else {
+                both.wrapping_shr(by as u32)
+            };
             value & 0xffff_ffff
         }));
     }
     let ty = m.one_of(|ty| ty.bytes() > 1 && (ty.integer() || ty.untyped()))?;
     let (mask, bits) = (ty.mask(), u64::from(ty.bits()));
     Ok(if name == "shl" {
-        binary([ty, Type::U32], move |a, by| if by >= bits { 0 } else { a << by & mask })
+        binary(
+            [ty, Type::U32],
+            move |a, by| if by >= bits { 0 } else { a << by & mask },
+        )
     } else {
-        binary([ty, Type::U32], move |a, by| (ty.extend(a) >> by.min(bits)) as u64 & mask)
+        binary([ty, Type::U32], move |a, by| {
+            (ty.extend(a) >> by.min(bits)) as u64 & mask
+        })
     })
 }
 
@@ -217,7 +236,11 @@ fn bits(name: &str, m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
             // Bit 4a + 2b + c of the table is the result for the bits a, b, c.
             let term = |i: u64| {
                 let pick = |bit: u64, value: u64| if i & bit == 0 { !value } else { value };
-                if table >> i & 1 == 1 { pick(4, a) & pick(2, b) & pick(1, c) } else { 0 }
+                if table >> i & 1 == 1 {
+                    pick(4, a) & pick(2, b) & pick(1, c)
+                } else {
+                    0
+                }
             };
             (0..8).fold(0, |word, i| word | term(i)) & 0xffff_ffff
         }));
@@ -259,8 +282,16 @@ fn bits(name: &str, m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
             // Bits past the end are copies of the sign, or zero.
             let end = (from + length).min(width);
             let sign = ty.signed() && a >> (end - 1) & 1 == 1;
-            let taken = if from >= width { 0 } else { (a >> from) & !(u64::MAX.checked_shl(end - from).unwrap_or(0)) };
-            let fill = if sign { u64::MAX.checked_shl(end.saturating_sub(from)).unwrap_or(0) } else { 0 };
+            let taken = if from >= width {
+                0
+            } else {
+                (a >> from) & !(u64::MAX.checked_shl(end - from).unwrap_or(0))
+            };
+            let fill = if sign {
+                u64::MAX.checked_shl(end.saturating_sub(from)).unwrap_or(0)
+            } else {
+                0
+            };
             (taken | fill) & mask
         }),
         _ => quaternary([ty, ty, Type::U32, Type::U32], move |[a, b, from, length]| {
@@ -282,7 +313,11 @@ fn dot(m: &mut Modifiers<'_>) -> Result<Computation, Problem> {
     }
     let byte = |ty: Type, value: u64, i: u32| {
         let byte = (value >> (8 * i)) as u8;
-        if ty.signed() { i64::from(byte as i8) } else { i64::from(byte) }
+        if ty.signed() {
+            i64::from(byte as i8)
+        } else {
+            i64::from(byte)
+        }
     };
     Ok(ternary([a, b, Type::U32], move |x, y, z| {
         let sum: i64 = (0..4).map(|i| byte(a, x, i) * byte(b, y, i)).sum();

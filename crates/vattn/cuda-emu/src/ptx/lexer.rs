@@ -37,7 +37,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Error> {
             let length = match first {
                 '"' => rest[1..].find('"').ok_or_else(|| unfinished(line, "string"))? + 2,
                 c if word_byte(c) => word(rest),
-                '@' | '!' | ',' | ';' | ':' | '|' | '+' | '-' | '=' | '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' => 1,
+                '@' | '!' | ',' | ';' | ':' | '|' | '+' | '-' | '=' | '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' => {
+                    1
+                }
                 c => {
                     let what = format!("unexpected character {c:?}");
                     return Err(Error::Syntax { line, what });

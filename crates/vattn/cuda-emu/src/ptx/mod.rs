@@ -40,7 +40,9 @@ pub struct Module {
 impl std::fmt::Debug for Module {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kernels: Vec<_> = self.kernel_names().collect();
-        f.debug_struct("Module").field("kernels", &kernels).finish_non_exhaustive()
+        f.debug_struct("Module")
+            .field("kernels", &kernels)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +116,9 @@ pub struct Kernel<'a> {
 
 impl std::fmt::Debug for Kernel<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kernel").field("name", &self.code.name).finish_non_exhaustive()
+        f.debug_struct("Kernel")
+            .field("name", &self.code.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,7 +160,7 @@ impl Kernel<'_> {
         shared_bytes: usize,
         parameters: &[u8],
         memory: &mut dyn DeviceMemory,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Box<Fault>> {
         let launch = exec::Launch {
             code: self.code,
             globals: self.addresses,

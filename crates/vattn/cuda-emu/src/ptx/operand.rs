@@ -109,7 +109,10 @@ impl<'a> Names<'a> {
     /// A register to write to; `_` throws the value away.
     pub(super) fn destination(&self, arg: &Arg<'_>) -> Result<Option<Register>, Problem> {
         match arg {
-            Arg::Word { minus: false, text: "_" } => Ok(None),
+            Arg::Word {
+                minus: false,
+                text: "_",
+            } => Ok(None),
             Arg::Word { minus: false, text } => match self.find(text) {
                 Some(register) => Ok(Some(register)),
                 None => syntax(format!("{text} is not a register")),
@@ -153,7 +156,11 @@ impl<'a> Names<'a> {
 
     /// All registers: the bits they hold, and those that hold something from the start.
     pub(super) fn finish(self) -> (Vec<u64>, Vec<(Register, Fixed)>) {
-        let mut fixed: Vec<_> = self.fixed.into_iter().map(|(value, register)| (register, value)).collect();
+        let mut fixed: Vec<_> = self
+            .fixed
+            .into_iter()
+            .map(|(value, register)| (register, value))
+            .collect();
         fixed.sort_unstable_by_key(|(register, _)| *register);
         (self.registers, fixed)
     }
@@ -226,9 +233,19 @@ impl<'a> Names<'a> {
 
 /// Names that PTX gives to special registers, as opposed to registers that were not declared.
 fn special_like(name: &str) -> bool {
-    ["%envreg", "%pm", "%globaltimer", "%gridid", "%nsmid", "%clock", "%total_smem", "%cluster", "%is_explicit"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    [
+        "%envreg",
+        "%pm",
+        "%globaltimer",
+        "%gridid",
+        "%nsmid",
+        "%clock",
+        "%total_smem",
+        "%cluster",
+        "%is_explicit",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
 }
 
 /// Reads an integer: decimal, octal, hexadecimal or binary, with or without the suffix U.
@@ -245,10 +262,12 @@ pub(super) fn integer(text: &str) -> Option<u64> {
 /// The bits of a number in an instruction of type `ty`.
 fn literal(minus: bool, text: &str, ty: Type) -> Result<u64, Problem> {
     let float = match text.as_bytes() {
-        [b'0', b'f' | b'F', hex @ ..] if hex.len() == 8 => {
-            u32::from_str_radix(&text[2..], 16).ok().map(|bits| f64::from(f32::from_bits(bits)))
+        [b'0', b'f' | b'F', hex @ ..] if hex.len() == 8 => u32::from_str_radix(&text[2..], 16)
+            .ok()
+            .map(|bits| f64::from(f32::from_bits(bits))),
+        [b'0', b'd' | b'D', hex @ ..] if hex.len() == 16 => {
+            u64::from_str_radix(&text[2..], 16).ok().map(f64::from_bits)
         }
-        [b'0', b'd' | b'D', hex @ ..] if hex.len() == 16 => u64::from_str_radix(&text[2..], 16).ok().map(f64::from_bits),
         _ => None,
     };
     if let Some(value) = float {
@@ -319,7 +338,12 @@ mod tests {
         assert_eq!(bits(false, "017", Type::B32), 15);
         assert_eq!(bits(false, "0b101", Type::B64), 5);
         assert_eq!(bits(false, "4294967295U", Type::U32), 0xffff_ffff);
-        for (text, ty) in [("1", Type::F32), ("1x", Type::U32), ("0f3F800000", Type::U16), ("1.5", Type::F32)] {
+        for (text, ty) in [
+            ("1", Type::F32),
+            ("1x", Type::U32),
+            ("0f3F800000", Type::U16),
+            ("1.5", Type::F32),
+        ] {
             assert!(literal(false, text, ty).is_err(), "{text}");
         }
     }

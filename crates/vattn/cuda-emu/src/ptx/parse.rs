@@ -186,7 +186,10 @@ impl<'a> Parser<'a, '_> {
     fn target(&mut self) -> Result<u32, Error> {
         self.at += 1;
         let word = self.word()?;
-        let digits = word.strip_prefix("sm_").unwrap_or("").trim_end_matches(|c: char| c.is_ascii_lowercase());
+        let digits = word
+            .strip_prefix("sm_")
+            .unwrap_or("")
+            .trim_end_matches(|c: char| c.is_ascii_lowercase());
         let Ok(target) = digits.parse() else {
             return self.fail(format!("{word} is not a target"));
         };
@@ -247,7 +250,9 @@ impl<'a> Parser<'a, '_> {
                 None
             } else {
                 let length = self.count()? as usize;
-                count.and_then(|count| count.checked_mul(length)).filter(|count| *count <= 1 << 32)
+                count
+                    .and_then(|count| count.checked_mul(length))
+                    .filter(|count| *count <= 1 << 32)
             };
             self.expect("]")?;
         }
@@ -525,7 +530,11 @@ impl<'a> Parser<'a, '_> {
         if first.text == "@" {
             let value = !self.accept("!");
             let name = self.word()?;
-            guard = Some(names.predicate(name, value).or_else(|_| self.fail(format!("{name} is not a predicate")))?);
+            guard = Some(
+                names
+                    .predicate(name, value)
+                    .or_else(|_| self.fail(format!("{name} is not a predicate")))?,
+            );
         } else {
             self.at -= 1;
         }
@@ -539,7 +548,10 @@ impl<'a> Parser<'a, '_> {
             }
         }
         let last = self.tokens[self.at - 1];
-        let text = self.text[first.start..last.start].split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = self.text[first.start..last.start]
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         let op = match decode::decode(opcode, &args, names) {
             Ok(op) => op,
             Err(Problem::Syntax(what)) => {

@@ -27,7 +27,11 @@ impl Warp {
             let first = rest.trailing_zeros();
             let (space, at) = self.locate(address, first, size)?;
             // Lanes that read neighbouring addresses of global memory are served by one access.
-            let run = if space == Space::Global { self.run_of_lanes(address, first, rest, at, size) } else { 1 };
+            let run = if space == Space::Global {
+                self.run_of_lanes(address, first, rest, at, size)
+            } else {
+                1
+            };
             let bytes = &mut loaded[first as usize * MOST..][..run as usize * size];
             match self.read(context, first, space, at, bytes) {
                 Ok(()) => {}
@@ -196,10 +200,13 @@ impl Warp {
     ) -> Result<Range<usize>, (u32, FaultKind)> {
         let range = inside(Space::Shared, at, size, context.shared.bytes.len()).map_err(|kind| (lane, kind))?;
         let thread = 32 * self.index + lane;
-        context.shared.access(thread, range.clone(), action).map_err(|(at, before, other)| {
-            let other = context.launch.thread(other);
-            (lane, race(at, action, before, other))
-        })?;
+        context
+            .shared
+            .access(thread, range.clone(), action)
+            .map_err(|(at, before, other)| {
+                let other = context.launch.thread(other);
+                (lane, race(at, action, before, other))
+            })?;
         Ok(range)
     }
 
@@ -213,7 +220,10 @@ impl Warp {
 }
 
 fn inside(space: Space, at: u64, size: usize, available: usize) -> Result<Range<usize>, FaultKind> {
-    match usize::try_from(at).ok().and_then(|start| Some(start..start.checked_add(size)?)) {
+    match usize::try_from(at)
+        .ok()
+        .and_then(|start| Some(start..start.checked_add(size)?))
+    {
         Some(range) if range.end <= available => Ok(range),
         _ => Err(FaultKind::bounds(space, at, size, available)),
     }

@@ -36,7 +36,7 @@ struct Context<'a> {
 
 impl Launch<'_> {
     /// Runs all blocks, up to the first fault. What was written before it stays written.
-    pub(super) fn run(&self, memory: &mut dyn DeviceMemory) -> Result<(), Fault> {
+    pub(super) fn run(&self, memory: &mut dyn DeviceMemory) -> Result<(), Box<Fault>> {
         self.check()?;
         let mut shared = Shared::new(self.shared_bytes());
         let threads: u32 = self.block.iter().product();
@@ -52,7 +52,7 @@ impl Launch<'_> {
                         shared: &mut shared,
                         memory,
                     };
-                    run_block(&mut warps, &mut context).map_err(|stop| self.fault([x, y, z], stop))?;
+                    run_block(&mut warps, &mut context).map_err(|stop| Box::new(self.fault([x, y, z], stop)))?;
                 }
             }
         }
@@ -66,7 +66,7 @@ impl Launch<'_> {
         dynamic_shared(self.code.shared_bytes) + self.dynamic_shared
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), Box<Fault>> {
         let threads = self.block.iter().map(|n| u64::from(*n)).product::<u64>();
         let blocks = self.grid.iter().map(|n| u128::from(*n)).product::<u128>();
         let limit = self.code.max_threads.unwrap_or(1024).min(1024);
@@ -74,23 +74,34 @@ impl Launch<'_> {
             format!("an empty launch: grid {:?}, block {:?}", self.grid, self.block)
         } else if threads > u64::from(limit) || self.block[2] > 64 {
             format!("a block of {:?} threads, the kernel takes {limit}", self.block)
-        } else if self.code.required_threads.is_some_and(|required| required != self.block) {
-            format!("a block of {:?} threads, not {:?}", self.block, self.code.required_threads)
+        } else if self
+            .code
+            .required_threads
+            .is_some_and(|required| required != self.block)
+        {
+            format!(
+                "a block of {:?} threads, not {:?}",
+                self.block, self.code.required_threads
+            )
         } else if self.parameters.len() != self.code.parameter_bytes {
-            format!("{} bytes of parameters, not {}", self.parameters.len(), self.code.parameter_bytes)
+            format!(
+                "{} bytes of parameters, not {}",
+                self.parameters.len(),
+                self.code.parameter_bytes
+            )
         } else if self.shared_bytes() > 256 << 10 {
             format!("{} bytes of shared memory", self.shared_bytes())
         } else {
             return Ok(());
         };
-        Err(Fault {
+        Err(Box::new(Fault {
             kernel: self.code.name.clone(),
             block: [0; 3],
             thread: [0; 3],
             line: 0,
             instruction: String::new(),
             kind: FaultKind::Launch(what),
-        })
+        }))
     }
 
     /// Coordinates of a thread from its number in the block.
@@ -125,7 +136,10 @@ fn run_block(warps: &mut [Warp], context: &mut Context<'_>) -> Result<(), Stop> 
         let Some(first) = waiting.first() else {
             return Ok(());
         };
-        if let Some(other) = waiting.iter().find(|other| other.id != first.id || (other.at != first.at && first.aligned)) {
+        if let Some(other) = waiting
+            .iter()
+            .find(|other| other.id != first.id || (other.at != first.at && first.aligned))
+        {
             let instruction = &context.launch.code.instructions[first.at];
             return Err(Stop {
                 thread: other.thread,

@@ -87,7 +87,8 @@ impl Shared {
                     ..Past::default()
                 };
             }
-            self.check(&past, thread, action).map_err(|(before, other)| (at, before, other))?;
+            self.check(&past, thread, action)
+                .map_err(|(before, other)| (at, before, other))?;
             self.note(&mut past, thread, action);
             self.past[at] = past;
         }
@@ -119,7 +120,11 @@ impl Shared {
         let time = self.syncs[warp as usize].len() as u32;
         if action == Action::Read {
             if past.reader == 0 || past.reader == warp + 1 {
-                let since = if past.reader == 0 { &[] } else { &self.syncs[warp as usize][past.read_time as usize..] };
+                let since = if past.reader == 0 {
+                    &[]
+                } else {
+                    &self.syncs[warp as usize][past.read_time as usize..]
+                };
                 past.read_lanes = since.iter().fold(past.read_lanes, |left, lanes| left & !lanes) | 1 << lane;
                 past.reader = warp + 1;
                 past.read_time = time;

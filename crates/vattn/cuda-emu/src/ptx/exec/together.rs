@@ -28,7 +28,8 @@ impl Warp {
                 let [values, by, clamp] = [*source, *lane, *clamp].map(|register| self.registers[register as usize]);
                 let (mut results, mut in_range) = ([0; 32], [0; 32]);
                 for lane in lanes(arrived) {
-                    let (from, inside) = source_lane(*mode, lane, by[lane as usize] as u32, clamp[lane as usize] as u32);
+                    let (from, inside) =
+                        source_lane(*mode, lane, by[lane as usize] as u32, clamp[lane as usize] as u32);
                     if arrived >> from & 1 == 0 {
                         return Err((lane, FaultKind::AbsentLane { lane: from }));
                     }
@@ -61,7 +62,9 @@ impl Warp {
                 destination,
             } => {
                 let values = self.registers[*source as usize];
-                let total = lanes(arrived).map(|lane| values[lane as usize]).reduce(|a, b| update(a, b, 0));
+                let total = lanes(arrived)
+                    .map(|lane| values[lane as usize])
+                    .reduce(|a, b| update(a, b, 0));
                 self.write(code, *destination, arrived, &[total.unwrap_or(0); 32]);
             }
         }

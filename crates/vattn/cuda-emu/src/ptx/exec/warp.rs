@@ -288,7 +288,9 @@ impl Warp {
                     let parked = self.parked[i];
                     if parked.arrived == parked.members & self.live {
                         self.parked.remove(i);
-                        let Op::Together { what, .. } = &code.instructions[parked.at].op else { continue };
+                        let Op::Together { what, .. } = &code.instructions[parked.at].op else {
+                            continue;
+                        };
                         self.together(context, parked.arrived, parked.members, what)?;
                         self.join(parked.at + 1, parked.arrived);
                     }
@@ -413,7 +415,10 @@ impl Warp {
 
 /// The lanes whose lowest bit is set.
 fn mask(values: &Lanes) -> u32 {
-    values.iter().enumerate().fold(0, |mask, (lane, value)| mask | ((*value as u32 & 1) << lane))
+    values
+        .iter()
+        .enumerate()
+        .fold(0, |mask, (lane, value)| mask | ((*value as u32 & 1) << lane))
 }
 
 /// 1 in the lanes of the set, 0 in others.
