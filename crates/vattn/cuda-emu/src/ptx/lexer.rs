@@ -88,7 +88,7 @@ mod tests {
         let texts: Vec<_> = tokens.iter().map(|t| t.text).collect();
         let expected = "ld.shared::cta.v2.f32 { %f1 , %f2 } , [ %rd1 + - 8 ] ; @ ! %p1 bra $L_1 ; $L_1 :";
         assert_eq!(texts, expected.split(' ').collect::<Vec<_>>());
-        let lines: Vec<_> = [0, 14, 19].map(|i| tokens[i].line).into();
+        let lines: Vec<_> = [0, 14, 20].map(|i| tokens[i].line).into();
         assert_eq!(lines, [1, 3, 4]);
         assert!(tokens.iter().all(|t| text[t.start..].starts_with(t.text)));
     }
