@@ -7,6 +7,7 @@ use crate::code::{Code, Outcome, Refusal};
 use crate::fault::{Action, CallLog};
 use crate::knobs::Knobs;
 use crate::memory::{Access, Memory};
+use crate::modules::Modules;
 use crate::stream::{LEGACY, PER_THREAD, StreamId, Streams, Ticket};
 use crate::work::Work;
 
@@ -35,6 +36,8 @@ pub struct Device {
     pub log: CallLog,
     /// Streams and events of the context.
     pub streams: Streams<Work>,
+    /// Modules of the context.
+    pub modules: Modules,
     /// Bytes that the memory pool may keep over a synchronisation.
     pub pool_threshold: u64,
     initialized: bool,
@@ -55,6 +58,7 @@ impl Device {
             knobs,
             log: CallLog::default(),
             streams: Streams::new(),
+            modules: Modules::default(),
             pool_threshold: 0,
             initialized: false,
             retained: 0,
@@ -85,7 +89,8 @@ impl Device {
         let mut outcome = || {
             let outcome = self.ready(needs).and_then(|()| run(self));
             outcome.map_err(|refusal| {
-                if !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
+                // Of a lost context only what lost it is worth keeping.
+                if self.sticky.is_none() && !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
                     self.note(format!("{function}: {}", refusal.why));
                 }
                 refusal.code
@@ -165,7 +170,7 @@ impl Device {
         self.retained += 1;
     }
 
-    /// `cuDevicePrimaryCtxRelease`: with the last reference, work is finished and streams, events and the error that the
+    /// `cuDevicePrimaryCtxRelease`: with the last reference, work is finished and streams, events, modules and the error that the
     /// device left behind are gone.
     ///
     /// # Errors
@@ -185,6 +190,7 @@ impl Device {
                 let _ = self.wait_all();
             }
             self.streams = Streams::new();
+            self.modules.clear(&mut self.memory);
             self.sticky = None;
             self.current.clear();
         }
@@ -382,6 +388,7 @@ impl Device {
     pub fn live(&self) -> Vec<(&'static str, u64)> {
         let mut live = self.memory.live().to_vec();
         live.extend(self.streams.live_counts());
+        live.push(("modules", self.modules.live()));
         live.push(("contexts", self.retained));
         live
     }

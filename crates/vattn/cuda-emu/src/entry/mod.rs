@@ -10,6 +10,7 @@ mod context;
 mod control;
 mod copy;
 mod memory;
+mod module;
 mod stream;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -23,9 +23,15 @@ fn functions() -> &'static Functions {
     static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
     FUNCTIONS.get_or_init(|| {
         let beside = std::env::current_exe().unwrap().with_file_name("libvattn_cuda_emu.so");
-        // SAFETY: the library is ours, and its functions have these types.
+        // SAFETY: the library is ours, and its functions have these types. The other name is the driver's, which may be
+        // loaded anywhere; only whether it is ours is asked.
         unsafe {
             let library = Library::new(&beside).unwrap_or_else(|error| panic!("{}: {error}", beside.display()));
+            let other = Library::new("libcuda.so").map(|other| other.get::<Reset>(b"cudaEmuReset").is_ok());
+            assert!(
+                other.unwrap_or(true),
+                "libcuda.so of a real driver would be loaded instead: take it out of the path"
+            );
             Functions {
                 reset: library.get(b"cudaEmuReset").unwrap(),
                 plan: library.get(b"cudaEmuPlan").unwrap(),
@@ -35,6 +41,14 @@ fn functions() -> &'static Functions {
         }
     })
 }
+
+/// How the device may behave: at once or late, with clean or with dirty memory. Small granularity keeps the tests quick.
+pub(crate) const MODES: [&str; 4] = [
+    "granularity=8192,lazy=0,dirty=0",
+    "granularity=8192,lazy=0,dirty=1",
+    "granularity=8192,lazy=1,dirty=0",
+    "granularity=8192,lazy=1,dirty=1",
+];
 
 /// The one emulated device of the process, new, and this test's alone while the value lives.
 pub(crate) struct Emulator {
