@@ -1,4 +1,4 @@
-//! An interpreter for PTX: runs the kernels of a module over [`DeviceMemory`](crate::memory::DeviceMemory), thread by
+//! An interpreter for PTX: runs the kernels of a module over [`DeviceMemory`], thread by
 //! thread, and holds every access and every meeting of threads to the rules.
 //!
 //! * [`Module::parse`] reads the text. What is not PTX is an [`Error`]; an instruction that is PTX and not run here makes

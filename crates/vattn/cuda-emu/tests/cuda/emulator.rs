@@ -104,10 +104,8 @@ impl Emulator {
         };
         let text = CString::new(function).unwrap();
         // SAFETY: the text ends with a nul.
-        assert_eq!(
-            unsafe { (self.functions.plan)(text.as_ptr(), before, count, action) },
-            0
-        );
+        let planned = unsafe { (self.functions.plan)(text.as_ptr(), before, count, action) };
+        assert_eq!(planned, 0);
     }
 
     /// Lets all calls go through again.
