@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::thread::{self, ThreadId};
 
 use crate::code::{Code, Outcome, Refusal};
-use crate::fault::CallLog;
+use crate::fault::{Action, CallLog};
 use crate::knobs::Knobs;
 use crate::memory::{Access, Memory};
+use crate::modules::Modules;
 use crate::stream::{LEGACY, PER_THREAD, StreamId, Streams, Ticket};
 use crate::work::Work;
 
@@ -35,6 +36,8 @@ pub struct Device {
     pub log: CallLog,
     /// Streams and events of the context.
     pub streams: Streams<Work>,
+    /// Modules of the context.
+    pub modules: Modules,
     /// Bytes that the memory pool may keep over a synchronisation.
     pub pool_threshold: u64,
     initialized: bool,
@@ -55,6 +58,7 @@ impl Device {
             knobs,
             log: CallLog::default(),
             streams: Streams::new(),
+            modules: Modules::default(),
             pool_threshold: 0,
             initialized: false,
             retained: 0,
@@ -65,27 +69,38 @@ impl Device {
         }
     }
 
-    /// Makes a driver call: counts it, lets it fail if it is to, checks what it needs, and runs it.
+    /// Makes a driver call: counts it, lets it go wrong if it is to, checks what it needs, and runs it.
     ///
     /// # Errors
     ///
     /// The code that the caller sees.
-    pub fn call<T>(
+    pub fn call(
         &mut self,
         function: &'static str,
         needs: Needs,
-        run: impl FnOnce(&mut Self) -> Outcome<T>,
-    ) -> Result<T, Code> {
-        if let Some(code) = self.log.count(function) {
-            return Err(code);
+        mut run: impl FnMut(&mut Self) -> Outcome,
+    ) -> Result<(), Code> {
+        let action = self.log.count(function);
+        match action {
+            Some(Action::Fail(code)) => return Err(code),
+            Some(Action::Skip) => return Ok(()),
+            Some(Action::Repeat) | None => {}
         }
-        let outcome = self.ready(needs).and_then(|()| run(self));
-        outcome.map_err(|refusal| {
-            if !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
-                self.note(format!("{function}: {}", refusal.why));
-            }
-            refusal.code
-        })
+        let mut outcome = || {
+            let outcome = self.ready(needs).and_then(|()| run(self));
+            outcome.map_err(|refusal| {
+                // Of a lost context only what lost it is worth keeping.
+                if self.sticky.is_none() && !matches!(refusal.code, Code::NotReady | Code::OutOfMemory) {
+                    self.note(format!("{function}: {}", refusal.why));
+                }
+                refusal.code
+            })
+        };
+        let first = outcome();
+        if action == Some(Action::Repeat) {
+            let _ = outcome();
+        }
+        first
     }
 
     fn ready(&self, needs: Needs) -> Outcome {
@@ -155,7 +170,7 @@ impl Device {
         self.retained += 1;
     }
 
-    /// `cuDevicePrimaryCtxRelease`: with the last reference, work is finished and streams, events and the error that the
+    /// `cuDevicePrimaryCtxRelease`: with the last reference, work is finished and streams, events, modules and the error that the
     /// device left behind are gone.
     ///
     /// # Errors
@@ -175,6 +190,7 @@ impl Device {
                 let _ = self.wait_all();
             }
             self.streams = Streams::new();
+            self.modules.clear(&mut self.memory);
             self.sticky = None;
             self.current.clear();
         }
@@ -372,6 +388,7 @@ impl Device {
     pub fn live(&self) -> Vec<(&'static str, u64)> {
         let mut live = self.memory.live().to_vec();
         live.extend(self.streams.live_counts());
+        live.push(("modules", self.modules.live()));
         live.push(("contexts", self.retained));
         live
     }

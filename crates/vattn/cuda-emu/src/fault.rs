@@ -1,36 +1,49 @@
-//! Calls that fail on request.
+//! Calls that go wrong on request.
 
 use std::collections::BTreeMap;
 
 use crate::code::Code;
 
-/// How often each driver function was called, and which of the calls to come are to fail.
+/// What a planned call does instead of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It fails.
+    Fail(Code),
+    /// It does nothing and succeeds: as if the program had forgotten to make the call.
+    Skip,
+    /// It is done twice: as if the program had made the call once too often. The caller gets the first result.
+    Repeat,
+}
+
+/// How often each driver function was called, and which of the calls to come are planned to go wrong.
 #[derive(Debug, Default)]
 pub struct CallLog {
     calls: BTreeMap<&'static str, u64>,
-    /// Function ("" is any), calls left until the one that fails, how many fail, and how.
     planned: Vec<Plan>,
-    /// Calls that failed so far because they were to.
+    /// Calls that went wrong so far because they were to.
     injected: u64,
 }
 
 #[derive(Debug)]
 struct Plan {
+    /// The function, "" for any.
     function: String,
-    skip: u64,
-    fail: u64,
-    code: Code,
+    /// Calls that still go through before it begins.
+    before: u64,
+    /// Calls for which it then lasts.
+    count: u64,
+    action: Action,
 }
 
 impl CallLog {
-    /// Lets calls of `function` ("" is any function) fail with `code`: the first `skip` from now on go through, the next
-    /// `fail` do not.
-    pub fn plan(&mut self, function: &str, skip: u64, fail: u64, code: Code) {
+    /// Plans what calls of `function` ("" is any function) do: the first `before` from now on go through, the next
+    /// `count` do this instead.
+    pub fn plan(&mut self, function: &str, before: u64, count: u64, action: Action) {
         self.planned.push(Plan {
             function: function.to_owned(),
-            skip,
-            fail,
-            code,
+            before,
+            count,
+            action,
         });
     }
 
@@ -39,25 +52,25 @@ impl CallLog {
         self.planned.clear();
     }
 
-    /// Counts a call and says whether it is to fail.
-    pub fn count(&mut self, function: &'static str) -> Option<Code> {
+    /// Counts a call and says what it is to do instead of its work.
+    pub fn count(&mut self, function: &'static str) -> Option<Action> {
         *self.calls.entry(function).or_default() += 1;
-        let mut code = None;
+        let mut action = None;
         for plan in &mut self.planned {
             if plan.function.is_empty() || plan.function == function {
-                if plan.skip > 0 {
-                    plan.skip -= 1;
-                } else if plan.fail > 0 {
-                    plan.fail -= 1;
-                    code = code.or(Some(plan.code));
+                if plan.before > 0 {
+                    plan.before -= 1;
+                } else if plan.count > 0 {
+                    plan.count -= 1;
+                    action = action.or(Some(plan.action));
                 }
             }
         }
-        self.injected += u64::from(code.is_some());
-        code
+        self.injected += u64::from(action.is_some());
+        action
     }
 
-    /// Calls that failed because they were to.
+    /// Calls that went wrong because they were to.
     #[must_use]
     pub fn injected(&self) -> u64 {
         self.injected
@@ -71,20 +84,23 @@ impl CallLog {
 
 #[cfg(test)]
 mod tests {
-    use super::CallLog;
+    use super::{Action, CallLog};
     use crate::code::Code;
 
     #[test]
-    fn the_planned_calls_fail_and_no_others() {
+    fn the_planned_calls_go_wrong_and_no_others() {
         let mut log = CallLog::default();
-        log.plan("a", 1, 2, Code::OutOfMemory);
-        log.plan("", 4, 1, Code::Unknown);
-        let outcomes = ["a", "b", "a", "a", "a", "a"].map(|name| log.count(name));
-        let memory = Some(Code::OutOfMemory);
-        assert_eq!(outcomes, [None, None, memory, memory, Some(Code::Unknown), None]);
+        let memory = Action::Fail(Code::OutOfMemory);
+        log.plan("a", 1, 2, memory);
+        log.plan("", 4, 1, Action::Skip);
+        let actions = ["a", "b", "a", "a", "a", "a"].map(|name| log.count(name));
+        assert_eq!(
+            actions,
+            [None, None, Some(memory), Some(memory), Some(Action::Skip), None]
+        );
         assert_eq!(log.calls().collect::<Vec<_>>(), [("a", 5), ("b", 1)]);
         assert_eq!(log.injected(), 3);
-        log.plan("a", 0, u64::MAX, Code::Unknown);
+        log.plan("a", 0, u64::MAX, Action::Repeat);
         log.forget();
         assert_eq!(log.count("a"), None);
     }

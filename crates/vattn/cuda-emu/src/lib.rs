@@ -9,6 +9,7 @@
 //! * [`memory`]: reserved addresses, physical handles, mappings and access rights; every access of the device is checked.
 //! * [`ptx`]: the interpreter that runs kernels over that memory.
 //! * [`stream`]: streams and events; queued work runs at once, or as late as the documentation allows.
+//! * [`modules`]: loaded kernels, and the checks of a launch.
 //! * [`work`]: what streams do.
 //! * [`device`]: one device with all of that, and the checks that every call goes through.
 //! * [`entry`]: the functions of the shared library.
@@ -21,6 +22,7 @@ pub mod entry;
 pub mod fault;
 pub mod knobs;
 pub mod memory;
+pub mod modules;
 pub mod ptx;
 pub mod stream;
 pub mod work;

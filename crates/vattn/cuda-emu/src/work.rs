@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::code::{Code, Outcome, Refusal};
 use crate::memory::{DeviceMemory, Fault, Memory};
+use crate::modules::Launch;
 
 /// Takes bytes that a copy brings to the host.
 pub type Sink = Box<dyn FnOnce(&[u8]) + Send>;
@@ -49,6 +50,8 @@ pub enum Work {
         /// Its start.
         address: u64,
     },
+    /// A kernel runs.
+    Launch(Launch),
 }
 
 impl fmt::Debug for Work {
@@ -59,6 +62,7 @@ impl fmt::Debug for Work {
             Self::Copy { to, from, bytes } => write!(f, "copy of {bytes} bytes from {from:#x} to {to:#x}"),
             Self::Fill { to, bytes, .. } => write!(f, "fill of {bytes} bytes at {to:#x}"),
             Self::Free { address } => write!(f, "free of {address:#x}"),
+            Self::Launch(launch) => write!(f, "launch of {}", launch.kernel()),
         }
     }
 }
@@ -71,7 +75,7 @@ impl Work {
     ///
     /// # Errors
     ///
-    /// It touched memory that it may not touch. The context is lost then.
+    /// It touched memory that it may not touch, or a kernel broke another rule. The context is lost then.
     pub fn run(self, memory: &mut Memory) -> Outcome {
         let illegal = |fault: Fault| Refusal::new(Code::IllegalAddress, fault.to_string());
         match self {
@@ -98,6 +102,7 @@ impl Work {
                 Ok(())
             }
             Self::Free { address } => memory.free(address),
+            Self::Launch(launch) => launch.run(memory),
         }
     }
 }

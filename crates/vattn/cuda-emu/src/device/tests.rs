@@ -4,7 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::{Device, Needs};
-use crate::code::{Code, Outcome};
+use crate::code::{Code, Outcome, Refusal};
+use crate::fault::Action;
 use crate::memory::{Access, Rights};
 use crate::stream::{LEGACY, StreamId};
 use crate::work::Work;
@@ -85,20 +86,28 @@ fn a_driver_can_be_there_without_a_device() {
 }
 
 #[test]
-fn injected_failures_reach_the_caller_and_nothing_else() {
+fn planned_calls_fail_or_are_left_out_or_done_twice() {
     let (mut device, _) = ready("");
-    device.log.plan("cuMemCreate", 1, 1, Code::OutOfMemory);
-    let mut runs = 0;
-    let outcomes: Vec<_> = (0..3)
-        .map(|_| {
-            device.call("cuMemCreate", Needs::Context, |_| {
-                runs += 1;
-                Ok(())
-            })
+    let call = |device: &mut Device, runs: &mut u32| {
+        device.call("cuMemRelease", Needs::Context, |_| {
+            *runs += 1;
+            match *runs % 2 {
+                1 => Ok(()),
+                _ => Err(Refusal::invalid("released twice")),
+            }
         })
-        .collect();
-    assert_eq!(outcomes, [Ok(()), Err(Code::OutOfMemory), Ok(())]);
-    assert_eq!((runs, device.log.injected()), (2, 1));
+    };
+    let mut runs = 0;
+    device.log.plan("cuMemRelease", 1, 1, Action::Fail(Code::OutOfMemory));
+    device.log.plan("cuMemRelease", 2, 1, Action::Skip);
+    device.log.plan("cuMemRelease", 3, 1, Action::Repeat);
+    assert_eq!((call(&mut device, &mut runs), runs), (Ok(()), 1));
+    assert_eq!((call(&mut device, &mut runs), runs), (Err(Code::OutOfMemory), 1));
+    assert_eq!((call(&mut device, &mut runs), runs), (Ok(()), 1));
+    runs = 0;
+    assert_eq!((call(&mut device, &mut runs), runs), (Ok(()), 2));
+    assert_eq!(device.refusals(), ["cuMemRelease: released twice"]);
+    assert_eq!(device.log.injected(), 3);
 }
 
 #[test]
@@ -280,7 +289,7 @@ fn what_lives_is_counted() {
     let stream = device.streams.create(true);
     let event = device.streams.create_event();
     let live: Vec<u64> = device.live().into_iter().map(|(_, count)| count).collect();
-    assert_eq!(live, [1, 0, 1, 0, 1, 1, 1]);
+    assert_eq!(live, [1, 0, 1, 0, 1, 1, 0, 1]);
     device.streams.destroy(stream).unwrap();
     device.streams.destroy_event(event).unwrap();
     device.memory.unmap(page, G).unwrap();

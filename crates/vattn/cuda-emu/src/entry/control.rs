@@ -7,7 +7,11 @@ use std::ptr;
 use super::device;
 use crate::code::Code;
 use crate::device::Device;
+use crate::fault::Action;
 use crate::knobs::Knobs;
+
+/// The action of `cudaEmuPlan` that does a call twice.
+const REPEAT: u32 = u32::MAX;
 
 /// # Safety
 ///
@@ -31,18 +35,24 @@ unsafe extern "C" fn cudaEmuReset(knobs: *const c_char) -> u32 {
     }
 }
 
-/// Plans failures as `CallLog::plan` does; with `fail` 0 it forgets all plans. Returns 0, or 1 for an unknown code.
+/// Plans what calls do, as `CallLog::plan` does: `action` is the code they fail with, 0 to leave them out, or
+/// [`REPEAT`] to do them twice. With `count` 0 it forgets all plans. Returns 0, or 1 for an unknown action.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cudaEmuFail(function: *const c_char, skip: u64, fail: u64, code: u32) -> u32 {
+unsafe extern "C" fn cudaEmuPlan(function: *const c_char, before: u64, count: u64, action: u32) -> u32 {
     let mut device = device();
-    if fail == 0 {
+    if count == 0 {
         device.log.forget();
         return 0;
     }
+    let action = match action {
+        0 => Some(Action::Skip),
+        REPEAT => Some(Action::Repeat),
+        code => Code::from_number(code).map(Action::Fail),
+    };
     // SAFETY: the caller's promise.
-    match (unsafe { text(function) }, Code::from_number(code)) {
-        (Some(function), Some(code)) => {
-            device.log.plan(function, skip, fail, code);
+    match (unsafe { text(function) }, action) {
+        (Some(function), Some(action)) => {
+            device.log.plan(function, before, count, action);
             0
         }
         _ => 1,

@@ -10,6 +10,7 @@ mod context;
 mod control;
 mod copy;
 mod memory;
+mod module;
 mod stream;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,7 +40,7 @@ fn result(outcome: Result<(), Code>) -> u32 {
     outcome.map_or_else(|code| code as u32, |()| 0)
 }
 
-fn call(function: &'static str, needs: Needs, run: impl FnOnce(&mut Device) -> Outcome) -> u32 {
+fn call(function: &'static str, needs: Needs, run: impl FnMut(&mut Device) -> Outcome) -> u32 {
     result(device().call(function, needs, run))
 }
 

@@ -4,7 +4,7 @@ use std::thread;
 
 use vattn::cuda::driver::{Driver, Rights, StreamHandle};
 
-use crate::emulator::Emulator;
+use crate::emulator::{Action, Emulator};
 
 const G: usize = 8192;
 const KNOBS: &str = "granularity=8192,capacity=1048576";
@@ -161,8 +161,8 @@ fn freeing_mapped_memory_as_an_allocation_is_refused() {
 fn a_call_that_is_to_fail_fails_and_names_itself() {
     let emulator = Emulator::new(KNOBS);
     let driver = Driver::open(0).unwrap();
-    emulator.fail("cuMemCreate", 0, 1, 999);
-    emulator.fail("cuMemRelease", 0, 9, 1);
+    emulator.plan("cuMemCreate", 0, 1, Action::Fail(999));
+    emulator.plan("cuMemRelease", 0, 9, Action::Fail(1));
     assert_eq!(
         driver.create(G).unwrap_err().to_string(),
         "cuMemCreate returned 999 (CUDA_ERROR_UNKNOWN)"

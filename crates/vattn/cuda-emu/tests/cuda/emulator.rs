@@ -7,12 +7,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use libloading::os::unix::{Library, Symbol};
 
 type Reset = unsafe extern "C" fn(*const c_char) -> u32;
-type Fail = unsafe extern "C" fn(*const c_char, u64, u64, u32) -> u32;
+type Plan = unsafe extern "C" fn(*const c_char, u64, u64, u32) -> u32;
 type Report = unsafe extern "C" fn(*mut c_char, usize) -> usize;
 
 struct Functions {
     reset: Symbol<Reset>,
-    fail: Symbol<Fail>,
+    plan: Symbol<Plan>,
     report: Symbol<Report>,
     _library: Library,
 }
@@ -23,12 +23,18 @@ fn functions() -> &'static Functions {
     static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
     FUNCTIONS.get_or_init(|| {
         let beside = std::env::current_exe().unwrap().with_file_name("libvattn_cuda_emu.so");
-        // SAFETY: the library is ours, and its functions have these types.
+        // SAFETY: the library is ours, and its functions have these types. The other name is the driver's, which may be
+        // loaded anywhere; only whether it is ours is asked.
         unsafe {
             let library = Library::new(&beside).unwrap_or_else(|error| panic!("{}: {error}", beside.display()));
+            let other = Library::new("libcuda.so").map(|other| other.get::<Reset>(b"cudaEmuReset").is_ok());
+            assert!(
+                other.unwrap_or(true),
+                "libcuda.so of a real driver would be loaded instead: take it out of the path"
+            );
             Functions {
                 reset: library.get(b"cudaEmuReset").unwrap(),
-                fail: library.get(b"cudaEmuFail").unwrap(),
+                plan: library.get(b"cudaEmuPlan").unwrap(),
                 report: library.get(b"cudaEmuReport").unwrap(),
                 _library: library,
             }
@@ -36,10 +42,29 @@ fn functions() -> &'static Functions {
     })
 }
 
+/// How the device may behave: at once or late, with clean or with dirty memory. Small granularity keeps the tests quick.
+pub(crate) const MODES: [&str; 4] = [
+    "granularity=8192,lazy=0,dirty=0",
+    "granularity=8192,lazy=0,dirty=1",
+    "granularity=8192,lazy=1,dirty=0",
+    "granularity=8192,lazy=1,dirty=1",
+];
+
 /// The one emulated device of the process, new, and this test's alone while the value lives.
 pub(crate) struct Emulator {
     functions: &'static Functions,
     _alone: MutexGuard<'static, ()>,
+}
+
+/// What a call does instead of its work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    /// It fails with this code.
+    Fail(u32),
+    /// Nothing, as if the program had not made it.
+    Skip,
+    /// Its work twice, as if the program had made it twice.
+    Repeat,
 }
 
 /// What the emulated driver says of itself.
@@ -70,16 +95,22 @@ impl Emulator {
         }
     }
 
-    /// Lets calls of `function` ("" is any) fail with `code`: not the first `skip` from now on, but the next `fail`.
-    pub(crate) fn fail(&self, function: &str, skip: u64, fail: u64, code: u32) {
+    /// Plans what calls of `function` ("" is any) do: the first `before` from now on go through, the next `count` do this.
+    pub(crate) fn plan(&self, function: &str, before: u64, count: u64, action: Action) {
+        let action = match action {
+            Action::Fail(code) => code,
+            Action::Skip => 0,
+            Action::Repeat => u32::MAX,
+        };
         let text = CString::new(function).unwrap();
         // SAFETY: the text ends with a nul.
-        assert_eq!(unsafe { (self.functions.fail)(text.as_ptr(), skip, fail, code) }, 0);
+        let planned = unsafe { (self.functions.plan)(text.as_ptr(), before, count, action) };
+        assert_eq!(planned, 0);
     }
 
-    /// Lets no call fail any more.
+    /// Lets all calls go through again.
     pub(crate) fn forget(&self) {
-        self.fail("", 0, 0, 0);
+        self.plan("", 0, 0, Action::Skip);
     }
 
     pub(crate) fn findings(&self) -> Findings {

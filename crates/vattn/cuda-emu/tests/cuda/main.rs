@@ -2,6 +2,9 @@
 //! driver, cudarc calls it.
 
 #![allow(unsafe_code, reason = "the emulator is reached through its C functions")]
+#![allow(clippy::print_stdout, reason = "tests say which mutants they caught")]
 
 mod driver;
 mod emulator;
+mod obligations;
+mod story;

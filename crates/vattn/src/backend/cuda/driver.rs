@@ -91,6 +91,8 @@ pub struct DeviceInfo {
     pub memory_bytes: usize,
     /// Smallest and recommended size of physical memory, in bytes.
     pub granularity: (usize, usize),
+    /// How many blocks can run at once, at least.
+    pub multiprocessors: u32,
     /// Whether it has memory pools.
     pub pools: bool,
 }
@@ -165,6 +167,10 @@ const FUNCTIONS: &[&str] = &[
     "cuEventQuery",
     "cuEventSynchronize",
     "cuEventDestroy_v2",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuModuleUnload",
+    "cuLaunchKernel",
 ];
 
 /// Names under which cudarc looks for the driver, in its order where it matters.
@@ -262,6 +268,7 @@ impl Driver {
             ),
             memory_bytes,
             granularity: (self.granularity(false)?, self.granularity(true)?),
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             pools: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0,
         })
     }
@@ -576,8 +583,13 @@ impl From<DriverError> for Opening {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = call!(cuDevicePrimaryCtxRelease_v2(self.device));
+        insist(|| call!(cuDevicePrimaryCtxRelease_v2(self.device)));
     }
+}
+
+/// Makes a call that gives something back and that nobody can be told has failed: twice, if the driver refuses it once.
+fn insist(call: impl Fn() -> Result) {
+    let _ = call().or_else(|_| call());
 }
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -626,10 +638,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let _ = self
-            .driver
-            .bind()
-            .and_then(|()| call!(cuStreamDestroy_v2(self.raw.raw())));
+        insist(|| {
+            self.driver.bind()?;
+            call!(cuStreamDestroy_v2(self.raw.raw()))
+        });
     }
 }
 
@@ -671,7 +683,10 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        let _ = self.driver.bind().and_then(|()| call!(cuEventDestroy_v2(self.raw())));
+        insist(|| {
+            self.driver.bind()?;
+            call!(cuEventDestroy_v2(self.raw()))
+        });
     }
 }
 
@@ -756,6 +771,9 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let _ = self.driver.bind().and_then(|()| call!(cuModuleUnload(self.raw())));
+        insist(|| {
+            self.driver.bind()?;
+            call!(cuModuleUnload(self.raw()))
+        });
     }
 }

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// `CUDA_ERROR_INVALID_VALUE`.
+const INVALID_VALUE: u32 = 1;
+/// `CUDA_ERROR_NOT_SUPPORTED`.
+const NOT_SUPPORTED: u32 = 801;
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 pub(super) const OUT_OF_MEMORY: u32 = 2;
 /// `CUDA_ERROR_NOT_READY`.
@@ -29,7 +33,7 @@ impl std::error::Error for DriverError {}
 impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.code {
-            1 => "CUDA_ERROR_INVALID_VALUE",
+            INVALID_VALUE => "CUDA_ERROR_INVALID_VALUE",
             OUT_OF_MEMORY => "CUDA_ERROR_OUT_OF_MEMORY",
             3 => "CUDA_ERROR_NOT_INITIALIZED",
             4 => "CUDA_ERROR_DEINITIALIZED",
@@ -48,7 +52,7 @@ impl fmt::Display for DriverError {
             701 => "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
             719 => "CUDA_ERROR_LAUNCH_FAILED",
             800 => "CUDA_ERROR_NOT_PERMITTED",
-            801 => "CUDA_ERROR_NOT_SUPPORTED",
+            NOT_SUPPORTED => "CUDA_ERROR_NOT_SUPPORTED",
             803 => "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
             804 => "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
             999 => "CUDA_ERROR_UNKNOWN",
@@ -66,5 +70,11 @@ impl DriverError {
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         self.code == OUT_OF_MEMORY
+    }
+
+    /// Whether the driver does not do what was asked, on this device or at all.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.code, INVALID_VALUE | NOT_SUPPORTED)
     }
 }
