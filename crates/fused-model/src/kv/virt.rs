@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vattn::{Geometry, KvCache, SeqId};
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_rows};
 
 /// Rows in a [`vattn::KvCache`].
 #[derive(Debug)]
@@ -98,6 +98,20 @@ impl KvStore for VirtualKv {
             Rows::Contiguous(bytemuck::cast_slice(k)),
             Rows::Contiguous(bytemuck::cast_slice(v)),
         ))
+    }
+
+    fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {
+        check_cut(tokens, self.len(id)?)?;
+        Ok(self.cache.truncate(*self.sequences.get(id)?, tokens)?)
+    }
+
+    fn sequence_bytes(&self, tokens: usize) -> usize {
+        let shape = self.cache.geometry();
+        shape.sequence_frames(tokens) * shape.frame_bytes()
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.cache.free_frames() * self.cache.geometry().frame_bytes()
     }
 
     fn free(&mut self, id: KvId) -> Result<(), KvError> {
