@@ -54,8 +54,8 @@ mod threads;
 pub mod train;
 
 pub use config::{Activation, Gpt2Config};
-pub use error::ModelError;
 pub use engine::{Engine, EngineConfig, Event, Reply, Request, generate};
+pub use error::ModelError;
 pub use gpt2::reference::ReferenceGpt2;
 pub use gpt2::{Gpt2, Options};
 pub use linear::Precision;

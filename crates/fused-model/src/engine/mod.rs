@@ -90,10 +90,10 @@ pub struct EngineStats {
 /// use std::time::Instant;
 /// use fused_model::engine::{Engine, EngineConfig, Event, Request};
 /// use fused_model::kv::{KvStore, VirtualKv};
-/// use fused_model::{CausalLm, Gpt2, Gpt2Config, Params};
+/// use fused_model::{CausalLm, Gpt2, Gpt2Config, Options, Params};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut model = Gpt2::new(&Params::random(Gpt2Config::new(64, 32, 16, 2, 2), 1))?;
+/// let mut model = Gpt2::new(&Params::random(Gpt2Config::new(64, 32, 16, 2, 2), 1), Options::default())?;
 /// let mut kv = VirtualKv::new(&model.kv_geometry(4), 64 << 10, 16 << 20)?;
 /// let mut engine = Engine::new(&mut model, &mut kv, EngineConfig { max_batch: 4, ..EngineConfig::default() })?;
 ///
@@ -132,11 +132,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// [`ModelError::Request`] for a limit of 0; [`ModelError::Mismatch`] for a store of another shape than the model's.
-    pub fn new(
-        model: &'a mut dyn CausalLm,
-        kv: &'a mut dyn KvStore,
-        config: EngineConfig,
-    ) -> Result<Self, ModelError> {
+    pub fn new(model: &'a mut dyn CausalLm, kv: &'a mut dyn KvStore, config: EngineConfig) -> Result<Self, ModelError> {
         if config.max_batch == 0 || config.prompt_chunk == 0 {
             return Err(ModelError::Request(format!(
                 "max_batch is {} and prompt_chunk is {}; each must be at least 1",
@@ -287,7 +283,12 @@ impl<'a> Engine<'a> {
                 return 0;
             }
             let mut chunks = recycle(mem::take(&mut self.chunks));
-            chunks.extend(scheduler.pass.iter().map(|part| scheduler.live[part.live].chunk(part.tokens)));
+            chunks.extend(
+                scheduler
+                    .pass
+                    .iter()
+                    .map(|part| scheduler.live[part.live].chunk(part.tokens)),
+            );
             let result = model.forward(&mut *scheduler.kv, &chunks, Logits::Last);
             self.chunks = recycle(chunks);
             match result {
@@ -316,7 +317,8 @@ impl<'a> Engine<'a> {
                 self.picks.push((part.live, row));
                 let first_new = scheduler.live.len();
                 scheduler.split(part.live);
-                self.picks.extend((first_new..scheduler.live.len()).map(|live| (live, row)));
+                self.picks
+                    .extend((first_new..scheduler.live.len()).map(|live| (live, row)));
             }
         }
         for &(live, row) in &self.picks {
@@ -391,7 +393,9 @@ pub fn generate(
     while !engine.is_idle() && failed.is_none() {
         engine.step(Instant::now(), &mut |event| {
             match &event {
-                Event::Token { request, sample, id, .. } => {
+                Event::Token {
+                    request, sample, id, ..
+                } => {
                     outputs[starts[request.number() as usize] + sample].push(*id);
                 }
                 Event::Finished {

@@ -39,7 +39,10 @@ impl PrefixCache {
 
     /// The entry with the longest common beginning with `tokens`, and its length.
     pub(super) fn longest(&self, tokens: &[u32]) -> Option<(KvId, usize)> {
-        let common = self.entries.iter().map(|entry| (entry.kv, common(&entry.tokens, tokens)));
+        let common = self
+            .entries
+            .iter()
+            .map(|entry| (entry.kv, common(&entry.tokens, tokens)));
         common.max_by_key(|&(_, common)| common)
     }
 
@@ -79,7 +82,11 @@ impl PrefixCache {
 
     /// Frees the least recently used entry other than `except`; `false` when there is none.
     pub(super) fn evict(&mut self, store: &mut dyn KvStore, except: Option<KvId>) -> bool {
-        let others = self.entries.iter().enumerate().filter(|(_, entry)| Some(entry.kv) != except);
+        let others = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| Some(entry.kv) != except);
         let Some((oldest, _)) = others.min_by_key(|(_, entry)| entry.used) else {
             return false;
         };

@@ -42,7 +42,11 @@ impl Sampler {
         self.left.clear();
         let numbers = logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan());
         self.left.extend(numbers.map(|(id, &logit)| (id as u32, logit)));
-        let best = self.left.iter().map(|&(_, logit)| logit).fold(f32::NEG_INFINITY, f32::max);
+        let best = self
+            .left
+            .iter()
+            .map(|&(_, logit)| logit)
+            .fold(f32::NEG_INFINITY, f32::max);
         if !best.is_finite() {
             return argmax(logits);
         }
@@ -54,7 +58,8 @@ impl Sampler {
             keep_nucleus(&mut self.left, f64::from(sampling.top_p), weight);
         }
         if sampling.min_p > 0.0 {
-            self.left.retain(|&(_, logit)| weight(logit) >= f64::from(sampling.min_p));
+            self.left
+                .retain(|&(_, logit)| weight(logit) >= f64::from(sampling.min_p));
         }
         self.sums.clear();
         let mut sum = 0.0;
@@ -74,7 +79,8 @@ impl Sampler {
         let log_sum = f64::from(best) + sum.ln();
         let logprob = |logit: f32| (f64::from(logit) - log_sum) as f32;
         self.left.clear();
-        self.left.extend(logits.iter().enumerate().map(|(id, &logit)| (id as u32, logit)));
+        self.left
+            .extend(logits.iter().enumerate().map(|(id, &logit)| (id as u32, logit)));
         keep_top(&mut self.left, top.min(logits.len()));
         self.logprobs.chosen = logprob(logits[chosen as usize]);
         self.logprobs.top.clear();
@@ -135,7 +141,11 @@ mod tests {
         let penalty = f64::from(sampling.repetition_penalty);
         for id in seen.iter().copied().collect::<std::collections::BTreeSet<_>>() {
             let logit = &mut logits[id as usize];
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = if *logit > 0.0 {
+                *logit / penalty
+            } else {
+                *logit * penalty
+            };
         }
         let best = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logits
@@ -238,7 +248,10 @@ mod tests {
             ..Sampling::GREEDY
         };
         for _ in 0..50 {
-            assert_eq!(sampler.pick(&[f32::NAN, f32::NEG_INFINITY, 0.0], &[], &hot, &mut rng), 2);
+            assert_eq!(
+                sampler.pick(&[f32::NAN, f32::NEG_INFINITY, 0.0], &[], &hot, &mut rng),
+                2
+            );
         }
         assert_eq!(sampler.pick(&[f32::NAN; 3], &[], &hot, &mut rng), 0);
     }

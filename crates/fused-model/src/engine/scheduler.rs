@@ -134,7 +134,9 @@ impl<'a> Scheduler<'a> {
             (live.kv, common(rows, wanted))
         });
         // A kept one wins when they are equal: using it keeps it.
-        let best = live.chain(self.prefixes.longest(wanted)).max_by_key(|&(_, common)| common);
+        let best = live
+            .chain(self.prefixes.longest(wanted))
+            .max_by_key(|&(_, common)| common);
         match best {
             Some((kv, common)) if common > 0 && self.prefixes.enabled() => (Some(kv), common),
             _ => (None, 0),

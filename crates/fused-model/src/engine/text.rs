@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn what_a_stop_string_may_begin_in_is_held_back() {
         let (_, shown, stopped) = run(&[b"one\n", b"\nUs", b"er: two"], &["\nUser:"]);
-        assert_eq!((shown, stopped), (vec!["one".into(), "\n".into(), "".into(), "".into()], true));
+        assert_eq!(
+            (shown, stopped),
+            (vec!["one".into(), "\n".into(), "".into(), "".into()], true)
+        );
         let (_, shown, stopped) = run(&[b"one\n", b"\nUse", b"d"], &["\nUser:"]);
         assert_eq!((shown.concat().as_str(), stopped), ("one\n\nUsed", false));
         assert_eq!(shown[0], "one");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, MAX_LOGPROBS, Request, Sampling};
 use fused_model::kv::{KvError, KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{CausalLm, Gpt2, Gpt2Config, Logits, ModelError, Params, generate};
+use fused_model::{CausalLm, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, generate};
 use patchtok::PatchTokenizer;
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ const PAGE: usize = 4096;
 
 /// Rows of the toy model are far smaller than a page, so a sequence takes a page in each region whatever its length; the
 /// budget is for so many sequences.
-pub fn virtual_store(geometry: &KvGeometry, sequences: usize) -> Box<dyn KvStore> {
+pub(crate) fn virtual_store(geometry: &KvGeometry, sequences: usize) -> Box<dyn KvStore> {
     let budget = sequences * 2 * geometry.layers * PAGE;
     Box::new(VirtualKv::new(geometry, PAGE, budget).unwrap())
 }
@@ -107,7 +107,10 @@ fn a_full_store_puts_the_youngest_back_and_loses_nothing() {
         fails_in: None,
         arrivals: requests(4, 4, 40),
     };
-    assert!(check(&scenario).preemptions > 0, "the scenario is to be too large for the store");
+    assert!(
+        check(&scenario).preemptions > 0,
+        "the scenario is to be too large for the store"
+    );
 }
 
 #[test]
@@ -245,13 +248,46 @@ fn the_queue_has_a_limit_and_bad_requests_are_refused() {
         (Request::greedy(vec![], 4), "no tokens"),
         (Request::greedy(vec![VOCAB as u32], 4), "13"),
         (Request::greedy(vec![1], 0), "at least one"),
-        (Request { samples: 0, ..good.clone() }, "at least one"),
-        (Request::greedy(vec![1; 40], 10), "49 tokens of context; the model has 48"),
+        (
+            Request {
+                samples: 0,
+                ..good.clone()
+            },
+            "at least one",
+        ),
+        (
+            Request::greedy(vec![1; 40], 10),
+            "49 tokens of context; the model has 48",
+        ),
         (Request::greedy(vec![1; 40], usize::MAX), "context"),
-        (Request { stop_strings: vec!["a".into()], ..good.clone() }, "tokenizer"),
-        (Request { stop_strings: vec![String::new()], ..good.clone() }, "empty"),
-        (Request { logprobs: Some(MAX_LOGPROBS + 1), ..good.clone() }, "at most 20"),
-        (Request { max_tokens: 3, ..Request::replay(vec![1], vec![1, 2]) }, "2"),
+        (
+            Request {
+                stop_strings: vec!["a".into()],
+                ..good.clone()
+            },
+            "tokenizer",
+        ),
+        (
+            Request {
+                stop_strings: vec![String::new()],
+                ..good.clone()
+            },
+            "empty",
+        ),
+        (
+            Request {
+                logprobs: Some(MAX_LOGPROBS + 1),
+                ..good.clone()
+            },
+            "at most 20",
+        ),
+        (
+            Request {
+                max_tokens: 3,
+                ..Request::replay(vec![1], vec![1, 2])
+            },
+            "2",
+        ),
         (Request::replay(vec![1], vec![99]), "99"),
         (hot(|s| s.temperature = -1.0), "temperature is -1"),
         (hot(|s| s.temperature = f32::NAN), "temperature is NaN"),
@@ -262,7 +298,10 @@ fn the_queue_has_a_limit_and_bad_requests_are_refused() {
     ];
     for (request, why) in bad {
         let error = engine.submit(request).unwrap_err();
-        assert!(matches!(&error, ModelError::Request(text) if text.contains(why)), "{error} lacks {why:?}");
+        assert!(
+            matches!(&error, ModelError::Request(text) if text.contains(why)),
+            "{error} lacks {why:?}"
+        );
     }
     assert!(engine.is_idle());
     let first = engine.submit(good.clone()).unwrap();
@@ -288,7 +327,13 @@ fn a_deadline_ends_running_and_waiting_samples() {
     let deadline = Some(start + Duration::from_secs(5));
     for samples in [1, 3] {
         let request = Request::greedy(vec![1; 4], 40);
-        engine.submit(Request { deadline, samples, ..request }).unwrap();
+        engine
+            .submit(Request {
+                deadline,
+                samples,
+                ..request
+            })
+            .unwrap();
     }
     let (mut tokens, mut late) = (0, 0);
     for second in 0..10 {
@@ -343,13 +388,22 @@ fn text_streams_and_ends_before_a_stop_string() {
     let (text, end) = text_of(&tokenizer, reply, &[], &[]);
     assert!(text == reply && matches!(end, Finish::Length), "{text:?} {end:?}");
     let (text, end) = text_of(&tokenizer, reply, &[], &[eos]);
-    assert!(text == "naïve 🦀 text\nUser: more" && matches!(end, Finish::Stop), "{text:?} {end:?}");
+    assert!(
+        text == "naïve 🦀 text\nUser: more" && matches!(end, Finish::Stop),
+        "{text:?} {end:?}"
+    );
     let (text, end) = text_of(&tokenizer, reply, &["xyz", "\nUser:"], &[eos]);
-    assert!(text == "naïve 🦀 text" && matches!(end, Finish::Stop), "{text:?} {end:?}");
+    assert!(
+        text == "naïve 🦀 text" && matches!(end, Finish::Stop),
+        "{text:?} {end:?}"
+    );
     let mut small = ToyLm::new(VOCAB, CONTEXT);
     let mut kv = StaticKv::new(&small.kv_geometry(1)).unwrap();
     let engine = Engine::new(&mut small, &mut kv, EngineConfig::default()).unwrap();
-    assert!(matches!(engine.with_tokenizer(&tokenizer), Err(ModelError::Mismatch(_))));
+    assert!(matches!(
+        engine.with_tokenizer(&tokenizer),
+        Err(ModelError::Mismatch(_))
+    ));
 }
 
 #[test]
@@ -359,7 +413,12 @@ fn log_probabilities_are_those_of_the_model() {
     let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
     let mut engine = Engine::new(&mut model, &mut kv, EngineConfig::default()).unwrap();
     let request = Request::greedy(vec![1, 2, 3], 1);
-    engine.submit(Request { logprobs: Some(3), ..request }).unwrap();
+    engine
+        .submit(Request {
+            logprobs: Some(3),
+            ..request
+        })
+        .unwrap();
     let mut got = None;
     engine.step(Instant::now(), &mut |event| {
         if let Event::Token { id, logprobs, .. } = event {
@@ -417,7 +476,7 @@ proptest! {
         kind in 0usize..3,
         (max_batch, prompt_chunk, kept_prefixes) in (1usize..5, 1usize..16, 0usize..3),
     ) {
-        let mut model = Gpt2::new(&Params::random(Gpt2Config::new(50, 64, 32, 2, 2), 3)).unwrap();
+        let mut model = Gpt2::new(&Params::random(Gpt2Config::new(50, 64, 32, 2, 2), 3), Options::default()).unwrap();
         let geometry = model.kv_geometry(max_batch + kept_prefixes);
         let mut kv: Box<dyn KvStore> = match kind {
             0 => Box::new(StaticKv::new(&geometry).unwrap()),

@@ -9,11 +9,11 @@ use fused_model::{CausalLm, generate};
 
 use crate::toy::ToyLm;
 
-pub const VOCAB: usize = 13;
-pub const CONTEXT: usize = 48;
+pub(crate) const VOCAB: usize = 13;
+pub(crate) const CONTEXT: usize = 48;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
+pub(crate) enum Store {
     Static,
     /// Blocks for so many times the longest sequence.
     Paged(usize),
@@ -23,35 +23,37 @@ pub enum Store {
 
 /// What becomes of a request other than its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Ends,
     Cancelled(usize),
     Late(usize),
 }
 
 #[derive(Debug, Clone)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Step before which it is submitted.
-    pub step: usize,
-    pub request: Request,
-    pub fate: Fate,
+    pub(crate) step: usize,
+    pub(crate) request: Request,
+    pub(crate) fate: Fate,
 }
 
 #[derive(Debug, Clone)]
-pub struct Scenario {
-    pub store: Store,
-    pub max_batch: usize,
-    pub prompt_chunk: usize,
-    pub kept_prefixes: usize,
-    pub fails_in: Option<usize>,
-    pub arrivals: Vec<Arrival>,
+pub(crate) struct Scenario {
+    pub(crate) store: Store,
+    pub(crate) max_batch: usize,
+    pub(crate) prompt_chunk: usize,
+    pub(crate) kept_prefixes: usize,
+    pub(crate) fails_in: Option<usize>,
+    pub(crate) arrivals: Vec<Arrival>,
 }
 
-pub fn open(store: Store, model: &ToyLm, sequences: usize) -> Box<dyn KvStore> {
+pub(crate) fn open(store: Store, model: &ToyLm, sequences: usize) -> Box<dyn KvStore> {
     let geometry = model.kv_geometry(sequences);
     match store {
         Store::Static => Box::new(StaticKv::new(&geometry).unwrap()),
-        Store::Paged(times) => Box::new(PagedKv::with_budget(&geometry, times * CONTEXT * geometry.token_bytes()).unwrap()),
+        Store::Paged(times) => {
+            Box::new(PagedKv::with_budget(&geometry, times * CONTEXT * geometry.token_bytes()).unwrap())
+        }
         Store::Virtual(times) => crate::virtual_store(&geometry, times),
     }
 }
@@ -60,7 +62,7 @@ pub fn open(store: Store, model: &ToyLm, sequences: usize) -> Box<dyn KvStore> {
 type Outcome = BTreeMap<(RequestId, usize), (Vec<u32>, Option<Finish>)>;
 
 /// Runs a scenario to its end and checks everything about it; what the engine counted.
-pub fn check(scenario: &Scenario) -> EngineStats {
+pub(crate) fn check(scenario: &Scenario) -> EngineStats {
     let mut model = ToyLm::new(VOCAB, CONTEXT);
     model.fails_in = scenario.fails_in;
     let oracle = model.clone();
@@ -78,7 +80,11 @@ pub fn check(scenario: &Scenario) -> EngineStats {
     let mut requests: BTreeMap<RequestId, (Request, Fate, usize)> = BTreeMap::new();
     let last = scenario.arrivals.iter().map(|arrival| arrival.step).max().unwrap_or(0);
     for step in 0.. {
-        assert!(step < 20_000, "the engine does not come to an end: {:?}", engine.stats());
+        assert!(
+            step < 20_000,
+            "the engine does not come to an end: {:?}",
+            engine.stats()
+        );
         for arrival in scenario.arrivals.iter().filter(|arrival| arrival.step == step) {
             let mut request = arrival.request.clone();
             if let Fate::Late(steps) = arrival.fate {
@@ -92,7 +98,9 @@ pub fn check(scenario: &Scenario) -> EngineStats {
         }
         for (&id, &(_, fate, submitted)) in &requests {
             if fate == Fate::Cancelled(step - submitted) {
-                let open = outcome.range((id, 0)..=(id, usize::MAX)).any(|(_, (_, end))| end.is_none());
+                let open = outcome
+                    .range((id, 0)..=(id, usize::MAX))
+                    .any(|(_, (_, end))| end.is_none());
                 assert_eq!(engine.cancel(id), open);
                 outcome.retain(|&(other, _), (_, end)| other != id || end.is_some());
             }
@@ -102,17 +110,36 @@ pub fn check(scenario: &Scenario) -> EngineStats {
         }
         let (mut tokens_in_pass, mut sequences_in_pass, mut given) = (0, 0, BTreeMap::new());
         engine.step(start + Duration::from_secs(step as u64), &mut |event| match event {
-            Event::Token { request, sample, index, id, .. } => {
-                let (tokens, end) = outcome.get_mut(&(request, sample)).expect("a token of a sample that is gone");
+            Event::Token {
+                request,
+                sample,
+                index,
+                id,
+                ..
+            } => {
+                let (tokens, end) = outcome
+                    .get_mut(&(request, sample))
+                    .expect("a token of a sample that is gone");
                 assert!(end.is_none(), "a token after the end");
                 assert_eq!(index, tokens.len());
                 tokens.push(id);
                 *given.entry((request, sample)).or_insert(0) += 1;
             }
-            Event::Finished { request, sample, reason, usage, .. } => {
-                let (tokens, end) = outcome.get_mut(&(request, sample)).expect("an end of a sample that is gone");
+            Event::Finished {
+                request,
+                sample,
+                reason,
+                usage,
+                ..
+            } => {
+                let (tokens, end) = outcome
+                    .get_mut(&(request, sample))
+                    .expect("an end of a sample that is gone");
                 assert!(end.is_none(), "two ends");
-                assert_eq!((usage.prompt, usage.output), (requests[&request].0.prompt.len(), tokens.len()));
+                assert_eq!(
+                    (usage.prompt, usage.output),
+                    (requests[&request].0.prompt.len(), tokens.len())
+                );
                 assert!(usage.cached < usage.prompt);
                 *end = Some(reason);
             }
@@ -139,7 +166,10 @@ pub fn check(scenario: &Scenario) -> EngineStats {
         let (request, fate, _) = &requests[&id];
         let want = alone(&oracle, request, sample);
         match end.as_ref().expect("a sample without an end") {
-            Finish::Stop => assert!(tokens == &want && want.len() < request.max_tokens, "{id:?} stopped too early"),
+            Finish::Stop => assert!(
+                tokens == &want && want.len() < request.max_tokens,
+                "{id:?} stopped too early"
+            ),
             Finish::Length => assert_eq!(tokens, &want),
             Finish::Timeout => {
                 assert!(matches!(fate, Fate::Late(_)));

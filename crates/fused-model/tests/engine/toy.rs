@@ -9,11 +9,11 @@ const ROW: usize = 4;
 
 /// Logits are a hash of the rows of all tokens so far.
 #[derive(Debug, Clone)]
-pub struct ToyLm {
-    pub vocab: usize,
-    pub context: usize,
+pub(crate) struct ToyLm {
+    pub(crate) vocab: usize,
+    pub(crate) context: usize,
     /// Passes to go until one fails after its rows are written.
-    pub fails_in: Option<usize>,
+    pub(crate) fails_in: Option<usize>,
     logits: Vec<f32>,
 }
 
@@ -30,7 +30,7 @@ fn row(layer: usize, part: usize, token: u32, position: usize) -> [f32; ROW] {
 }
 
 impl ToyLm {
-    pub fn new(vocab: usize, context: usize) -> Self {
+    pub(crate) fn new(vocab: usize, context: usize) -> Self {
         Self {
             vocab,
             context,
@@ -40,7 +40,7 @@ impl ToyLm {
     }
 
     /// Logits after `tokens`, from the tokens alone.
-    pub fn logits_after(&self, tokens: &[u32]) -> Vec<f32> {
+    pub(crate) fn logits_after(&self, tokens: &[u32]) -> Vec<f32> {
         let mut hash = 0;
         for layer in 0..LAYERS {
             for part in 0..2 {
@@ -55,7 +55,7 @@ impl ToyLm {
     }
 
     /// The greedy continuation by the definition, up to `max_tokens` or a token of `stop`.
-    pub fn greedy(&self, prompt: &[u32], max_tokens: usize, stop: &[u32]) -> Vec<u32> {
+    pub(crate) fn greedy(&self, prompt: &[u32], max_tokens: usize, stop: &[u32]) -> Vec<u32> {
         let mut tokens = prompt.to_vec();
         for _ in 0..max_tokens {
             let next = argmax(&self.logits_after(&tokens));
@@ -109,7 +109,10 @@ impl CausalLm for ToyLm {
         let mut lengths = Vec::new();
         for chunk in chunks {
             assert!(!chunk.ids.is_empty(), "a chunk without tokens");
-            assert!(lengths.iter().all(|&(id, _)| id != chunk.sequence), "a sequence twice in a pass");
+            assert!(
+                lengths.iter().all(|&(id, _)| id != chunk.sequence),
+                "a sequence twice in a pass"
+            );
             let len = kv.len(chunk.sequence)? + chunk.ids.len();
             assert!(len <= self.context, "{len} tokens");
             lengths.push((chunk.sequence, len));
