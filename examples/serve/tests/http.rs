@@ -211,6 +211,7 @@ async fn the_other_paths() {
     )
     .await
     .unwrap();
+    server.idle().await;
     let metrics = get(address, "/metrics").await.unwrap().body;
     for name in [
         "serve_kv_used_bytes 0",

@@ -134,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rng::Rng;
 
     /// The same by the definition: probabilities of all ids, in the order of the steps, nothing clever.
     fn reference(logits: &[f32], seen: &[u32], sampling: &Sampling) -> Vec<f64> {
