@@ -251,8 +251,7 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
         tokens * self.geometry().token_bytes()
     }
 
-    /// Bytes that sequences may still grow by; `usize::MAX` when only the number of sequences is limited. O(1), no
-    /// system call.
+    /// Bytes that sequences may still grow by; `usize::MAX` when only the number of sequences is limited. No system call.
     fn free_bytes(&self) -> usize {
         usize::MAX
     }
