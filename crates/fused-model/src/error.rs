@@ -33,6 +33,14 @@ pub enum ModelError {
     /// A request the model cannot serve: too long, empty, or with an id outside the vocabulary.
     #[error("{0}")]
     Request(String),
+    /// Too many requests wait.
+    #[error("{waiting} requests wait and the limit is {limit}; try again later")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+        /// Most that may.
+        limit: usize,
+    },
     /// The tokenizer and the model do not belong together.
     #[error("{0}")]
     Mismatch(String),

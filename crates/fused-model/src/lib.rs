@@ -8,14 +8,14 @@
 //! * [`Gpt2`], a model ready to run, made from them;
 //! * [`kv::KvStore`], where it keeps keys and values: [`kv::StaticKv`] reserves every sequence's longest length,
 //!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow;
-//! * [`generate`], which continues a batch of [`Request`]s, and [`score`](score()), which says how many bits per byte a
-//!   model needs for a text;
+//! * [`Engine`], which serves many [`Request`]s at once, [`generate`], which continues a batch of them, and
+//!   [`score`](score()), which says how many bits per byte a model needs for a text;
 //! * [`adapt::exponential`], which gives the new tokens of a patched tokenizer rows made from their old pieces;
 //! * [`train::Trainer`], which trains a model from scratch or tunes an adapted one.
 //!
 //! ```
 //! use fused_model::kv::{KvStore, VirtualKv};
-//! use fused_model::{CausalLm, Gpt2, Gpt2Config, Options, Params, Reply, Request, generate};
+//! use fused_model::{CausalLm, Gpt2, Gpt2Config, Options, Params, Request, generate};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // 64 tokens of vocabulary, 32 of context, width 16, 2 layers, 2 heads; weights drawn from seed 1.
@@ -25,7 +25,7 @@
 //! // Room for 4 sequences, in frames of 64 KiB, 16 MiB at most.
 //! let mut kv = VirtualKv::new(&model.kv_geometry(4), 64 << 10, 16 << 20)?;
 //!
-//! let request = Request { prompt: vec![3, 14, 15], reply: Reply::Greedy { max_tokens: 8, stop: None } };
+//! let request = Request::greedy(vec![3, 14, 15], 8);
 //! let outputs = generate(&mut model, &mut kv, &[request.clone(), request], 2, &mut |_event| {})?;
 //! assert_eq!(outputs[0].len(), 8);
 //! assert_eq!(outputs[0], outputs[1]);
@@ -34,14 +34,13 @@
 //! # }
 //! ```
 //!
-//! It uses no GPU, keeps keys and values in `f32` only, picks the most likely token at each step and never samples,
-//! and is a library to call, not a server.
+//! It uses no GPU, keeps keys and values in `f32` only, and is a library to call, not a server.
 
 pub mod adapt;
 mod config;
+pub mod engine;
 mod error;
 mod files;
-mod generate;
 mod gpt2;
 mod kernels;
 pub mod kv;
@@ -55,8 +54,8 @@ mod threads;
 pub mod train;
 
 pub use config::{Activation, Gpt2Config};
+pub use engine::{Engine, EngineConfig, Event, Reply, Request, generate};
 pub use error::ModelError;
-pub use generate::{Event, Reply, Request, generate};
 pub use gpt2::reference::ReferenceGpt2;
 pub use gpt2::{Gpt2, Options};
 pub use linear::Precision;

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{
-    CausalLm, Chunk, Gpt2, Logits, Options, Params, Precision, ReferenceGpt2, Reply, Request, generate, score,
-};
+use fused_model::{CausalLm, Chunk, Gpt2, Logits, Options, Params, Precision, ReferenceGpt2, Request, generate, score};
 use safetensors::SafeTensors;
 
 fn fixture() -> PathBuf {
@@ -115,13 +113,7 @@ fn logits_and_greedy_text_of_gpt2_tiny() {
                 assert_close(logits, want, &format!("{name} {} {case} by token", kv.name()));
             }
             kv.free(sequence).unwrap();
-            requests.push(Request {
-                prompt: ids,
-                reply: Reply::Greedy {
-                    max_tokens: 32,
-                    stop: None,
-                },
-            });
+            requests.push(Request::greedy(ids, 32));
         }
         // Alone and batched.
         for max_batch in [1, 3] {
@@ -201,13 +193,7 @@ fn slm4096_recites_its_corpus() {
     let ids: Vec<u32> = corpus.chars().map(|char| chars[&char]).collect();
     let params = Params::load(&dir.join("hf")).unwrap();
     let prompt = ids[..64].to_vec();
-    let request = Request {
-        prompt,
-        reply: Reply::Greedy {
-            max_tokens: 60,
-            stop: None,
-        },
-    };
+    let request = Request::greedy(prompt, 60);
     for ((name, mut model), mut kv) in models_and_stores(&params, 1) {
         let output = &generate(
             model.as_mut(),

@@ -2,7 +2,7 @@
 
 use fused_model::kv::{KvError, KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
 use fused_model::{
-    CausalLm, Chunk, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, Precision, Reply, Request, generate,
+    CausalLm, Chunk, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, Precision, Request, generate,
 };
 use proptest::prelude::*;
 
@@ -207,15 +207,7 @@ fn misuse_is_refused_and_changes_nothing() {
 fn a_small_budget_queues_and_one_too_small_is_an_error() {
     let mut model = tiny();
     let geometry = model.kv_geometry(4);
-    let requests: Vec<Request> = (0..4)
-        .map(|i| Request {
-            prompt: vec![i + 1; 8],
-            reply: Reply::Greedy {
-                max_tokens: 8,
-                stop: None,
-            },
-        })
-        .collect();
+    let requests: Vec<Request> = (0..4).map(|i| Request::greedy(vec![i + 1; 8], 8)).collect();
     let mut roomy = VirtualKv::new(&geometry, 4096, 1 << 30).unwrap();
     let want = generate(&mut model, &mut roomy, &requests, 4, &mut |_| {}).unwrap();
     // A sequence takes one page for K and one for V here: room for two of them.
@@ -245,10 +237,7 @@ fn a_small_budget_queues_and_one_too_small_is_an_error() {
 fn requests_beyond_the_context_are_refused_before_anything_runs() {
     let mut model = tiny();
     let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
-    let request = |prompt: usize, max_tokens| Request {
-        prompt: vec![1; prompt],
-        reply: Reply::Greedy { max_tokens, stop: None },
-    };
+    let request = |prompt: usize, max_tokens| Request::greedy(vec![1; prompt], max_tokens);
     for bad in [request(0, 1), request(1, 0), request(64, 2), request(65, 1)] {
         let mut events = 0;
         let error = generate(&mut model, &mut kv, &[request(4, 4), bad], 2, &mut |_| events += 1).unwrap_err();

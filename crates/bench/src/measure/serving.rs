@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Event, Reply, Request, generate};
+use fused_model::{Event, Request, generate};
 
 use crate::arms::{ARMS, Arm, KvChoice};
 use crate::error::BenchError;
@@ -230,12 +230,9 @@ impl Bench<'_> {
         let requests: Vec<Request> = batch
             .iter()
             .zip(replies)
-            .map(|(text, reply)| Request {
-                prompt: subject.tokenizer.encode(&text.prompt),
-                reply: Reply::Replay(reply),
-            })
+            .map(|(text, reply)| Request::replay(subject.tokenizer.encode(&text.prompt), reply))
             .collect();
-        let observe = &mut |event| events.take(event, start.elapsed().as_secs_f64());
+        let observe = &mut |event: Event<'_>| events.take(event, start.elapsed().as_secs_f64());
         let outputs = generate(
             &mut subject.model.clone(),
             store,
@@ -309,14 +306,9 @@ struct Events {
 }
 
 impl Events {
-    fn take(&mut self, event: Event, seconds: f64) {
+    fn take(&mut self, event: Event<'_>, seconds: f64) {
         match event {
-            Event::Token { request, index, .. } => {
-                if index == 0 {
-                    self.first_byte[request] = seconds;
-                }
-                self.latency[request] = seconds;
-            }
+            Event::Token { request, index, .. } => self.token(request.number() as usize, index, seconds),
             Event::Step { memory, .. } => {
                 let point = KvPoint {
                     physical: memory.physical_bytes,
@@ -324,8 +316,16 @@ impl Events {
                 };
                 self.timeline.push((seconds, point));
             }
-            Event::Done { .. } => {}
+            _ => {}
         }
+    }
+
+    /// The `index`th token of a text.
+    fn token(&mut self, text: usize, index: usize, seconds: f64) {
+        if index == 0 {
+            self.first_byte[text] = seconds;
+        }
+        self.latency[text] = seconds;
     }
 }
 
@@ -390,12 +390,8 @@ mod tests {
             latency: vec![0.0; 2],
             ..Events::default()
         };
-        let token = |request, index| Event::Token { request, index, id: 0 };
-        for (second, event) in [token(0, 0), token(1, 0), token(0, 1), token(1, 1)]
-            .into_iter()
-            .enumerate()
-        {
-            events.take(event, second as f64);
+        for (second, (text, index)) in [(0, 0), (1, 0), (0, 1), (1, 1)].into_iter().enumerate() {
+            events.token(text, index, second as f64);
         }
         assert_eq!((events.first_byte, events.latency), (vec![0.0, 1.0], vec![2.0, 3.0]));
         let run = BatchRun {

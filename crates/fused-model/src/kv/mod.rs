@@ -53,7 +53,8 @@ pub struct KvMemory {
     pub reserved_bytes: usize,
     /// Memory behind them, counted by the operating system.
     pub physical_bytes: usize,
-    /// Bytes of rows that live sequences have written or may write now: length times row.
+    /// Bytes of rows that live sequences have written or may write now: length times row. Rows that sequences share
+    /// count once for each of them.
     pub used_bytes: usize,
 }
 
@@ -90,6 +91,20 @@ pub enum KvError {
     /// The id was freed, or belongs to another store.
     #[error("no such sequence in this KV store: it was freed, or it belongs to another store")]
     NotOpen,
+    /// A sequence was to be cut or forked at a length it does not have.
+    #[error("a sequence of {len} tokens cannot be cut or forked at {tokens}")]
+    TooShort {
+        /// Length asked for.
+        tokens: usize,
+        /// Length of the sequence.
+        len: usize,
+    },
+    /// Rows that other sequences read too.
+    #[error("row {row} is shared with another sequence; truncate the sequence to it, then grow and write")]
+    Shared {
+        /// First such row.
+        row: usize,
+    },
     /// A layer or a range of rows outside the sequence.
     #[error("rows {start}..{end} of layer {layer} are outside a sequence of {len} tokens and {layers} layers")]
     OutOfRange {
@@ -240,7 +255,8 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// [`KvError::NotOpen`].
     fn len(&self, id: KvId) -> Result<usize, KvError>;
 
-    /// Makes each sequence long enough for the given number of tokens; all of them or none.
+    /// Makes each sequence long enough for the given number of tokens; all of them or none. A sequence stands in the list
+    /// at most once.
     ///
     /// # Errors
     /// [`KvError::NotOpen`], [`KvError::TooLong`], [`KvError::NeedMemory`].
@@ -250,7 +266,7 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// with its K and its V row of `row_floats` each.
     ///
     /// # Errors
-    /// [`KvError::NotOpen`], [`KvError::OutOfRange`]; nothing is written then.
+    /// [`KvError::NotOpen`], [`KvError::OutOfRange`], [`KvError::Shared`]; nothing is written then.
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError>;
 
     /// The K and V rows of one layer, `(len, row_floats)` each.
@@ -258,6 +274,33 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KvError::NotOpen`], [`KvError::OutOfRange`].
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError>;
+
+    /// Shortens a sequence to its first `tokens`, as a rollback of speculated tokens does. Rows below stay as they are,
+    /// and what is grown again may be written even where the rows were shared before.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`]; [`KvError::TooShort`]; [`KvError::NeedMemory`] when the cut falls inside memory that is shared
+    /// and there is no room for a copy of its own.
+    fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError>;
+
+    /// Starts a sequence that begins with the first `tokens` rows of `id` and grows on its own. A store that can share
+    /// memory copies only what does not fill a whole unit of it; the default copies every row.
+    ///
+    /// # Errors
+    /// [`KvError::NotOpen`], [`KvError::TooShort`], [`KvError::NoSlot`], [`KvError::NeedMemory`].
+    fn fork(&mut self, id: KvId, tokens: usize) -> Result<KvId, KvError> {
+        fork_by_copy(self, id, tokens)
+    }
+
+    /// Bytes of memory that a sequence of `tokens` takes when it shares none. O(1).
+    fn sequence_bytes(&self, tokens: usize) -> usize {
+        tokens * self.geometry().token_bytes()
+    }
+
+    /// Bytes that sequences may still grow by; `usize::MAX` when only the number of sequences is limited. No system call.
+    fn free_bytes(&self) -> usize {
+        usize::MAX
+    }
 
     /// Ends a sequence; its memory is free for others.
     ///
@@ -267,6 +310,39 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
 
     /// Memory now. Costs one system call.
     fn memory(&self) -> KvMemory;
+}
+
+/// [`KvStore::fork`] without sharing: a new sequence and a copy of each row.
+fn fork_by_copy<S: KvStore + ?Sized>(store: &mut S, id: KvId, tokens: usize) -> Result<KvId, KvError> {
+    let len = store.len(id)?;
+    check_cut(tokens, len)?;
+    let copy = store.open()?;
+    let filled = store.grow(&[(copy, tokens)]).and_then(|()| {
+        let KvGeometry { layers, row_floats, .. } = *store.geometry();
+        let floats = tokens * row_floats;
+        for layer in 0..layers {
+            let (k, v) = store.rows(id, layer)?;
+            let [k, v] = [k, v].map(|rows| {
+                let mut own = Vec::with_capacity(rows.len() * row_floats);
+                rows.iter().for_each(|row| own.extend_from_slice(row));
+                own.truncate(floats);
+                own
+            });
+            store.write(copy, layer, 0..tokens, &mut |row, to_k, to_v| {
+                let at = row * row_floats..(row + 1) * row_floats;
+                to_k.copy_from_slice(&k[at.clone()]);
+                to_v.copy_from_slice(&v[at]);
+            })?;
+        }
+        Ok(())
+    });
+    match filled {
+        Ok(()) => Ok(copy),
+        Err(error) => {
+            store.free(copy)?;
+            Err(error)
+        }
+    }
 }
 
 /// Open sequences and what a store knows of each.
@@ -349,6 +425,14 @@ fn check_length(geometry: &KvGeometry, tokens: usize) -> Result<(), KvError> {
             tokens,
             limit: geometry.max_tokens,
         });
+    }
+    Ok(())
+}
+
+/// Refuses a cut beyond the end of a sequence.
+fn check_cut(tokens: usize, len: usize) -> Result<(), KvError> {
+    if tokens > len {
+        return Err(KvError::TooShort { tokens, len });
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use vattn::host::Arena;
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_length, check_rows};
 
 #[derive(Debug, Default)]
 struct Sequence {
@@ -14,13 +14,18 @@ struct Sequence {
 }
 
 /// Rows laid out as `(block, layer, K|V, 16, row)`. A block becomes physical when it is first used and stays in the
-/// pool when its sequence ends, the lowest numbers being used first: the pool is as large as the largest need so far.
+/// pool when its last sequence ends, the lowest numbers being used first: the pool is as large as the largest need so
+/// far.
+///
+/// A fork shares the full blocks and copies the part of a last one, so a block that is not full belongs to one sequence.
 #[derive(Debug)]
 pub struct PagedKv {
     geometry: KvGeometry,
     arena: Arena,
     /// Free block numbers; the lowest is last.
     free: Vec<usize>,
+    /// Sequences that each block is in.
+    owners: Vec<u32>,
     /// Blocks that have been used, all below this number.
     backed: usize,
     sequences: Slots<Sequence>,
@@ -35,22 +40,85 @@ impl PagedKv {
     /// # Errors
     /// [`KvError::System`] when the address space cannot be had.
     pub fn new(geometry: &KvGeometry) -> Result<Self, KvError> {
-        let blocks = geometry.max_sequences * geometry.max_tokens.div_ceil(Self::BLOCK_TOKENS);
+        Self::with_budget(geometry, usize::MAX)
+    }
+
+    /// A pool of as many whole blocks as fit in `budget_bytes`, at most what every sequence at its longest needs.
+    ///
+    /// # Errors
+    /// As [`PagedKv::new`].
+    pub fn with_budget(geometry: &KvGeometry, budget_bytes: usize) -> Result<Self, KvError> {
+        let block_bytes = Self::BLOCK_TOKENS * geometry.token_bytes();
+        let all = geometry.max_sequences * geometry.max_tokens.div_ceil(Self::BLOCK_TOKENS);
+        let blocks = all.min(budget_bytes / block_bytes.max(1));
         Ok(Self {
             geometry: *geometry,
-            arena: Arena::new(blocks * Self::BLOCK_TOKENS * geometry.token_bytes())?,
+            arena: Arena::new(blocks * block_bytes)?,
             free: (0..blocks).rev().collect(),
+            owners: vec![0; blocks],
             backed: 0,
             sequences: Slots::new(geometry.max_sequences),
         })
     }
 
+    /// Floats of the K rows, or the V rows, of one layer in a block.
     fn block_floats(&self) -> usize {
         Self::BLOCK_TOKENS * self.geometry.row_floats
     }
 
+    /// Floats of a block.
     fn stride(&self) -> usize {
         2 * self.geometry.layers * self.block_floats()
+    }
+
+    fn block_bytes(&self) -> usize {
+        Self::BLOCK_TOKENS * self.geometry.token_bytes()
+    }
+
+    /// Sees to it that the next `blocks` calls of [`take`](Self::take) succeed.
+    fn reserve(&mut self, blocks: usize) -> Result<(), KvError> {
+        let bytes = self.block_bytes();
+        let Some(rest) = self.free.len().checked_sub(blocks) else {
+            return Err(KvError::NeedMemory {
+                need: blocks * bytes,
+                free: self.free_bytes(),
+                budget: self.owners.len() * bytes,
+            });
+        };
+        let top = self.free[rest..].iter().map(|&block| block + 1).max().unwrap_or(0);
+        if top > self.backed {
+            self.arena.populate_range(self.backed * bytes..top * bytes)?;
+            self.backed = top;
+        }
+        Ok(())
+    }
+
+    /// A block of its own, `None` when none is free.
+    fn take(&mut self) -> Option<usize> {
+        let block = self.free.pop()?;
+        self.owners[block] = 1;
+        Some(block)
+    }
+
+    /// Takes blocks out of a sequence's table.
+    fn release(&mut self, blocks: impl IntoIterator<Item = usize>) {
+        for block in blocks {
+            self.owners[block] -= 1;
+            if self.owners[block] == 0 {
+                self.free.push(block);
+            }
+        }
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
+    /// The first `tokens` rows of a block, copied to another for all layers.
+    fn copy_rows(&mut self, from: usize, to: usize, tokens: usize) {
+        let (block, stride) = (self.block_floats(), self.stride());
+        let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
+        for part in (0..stride).step_by(block) {
+            let start = from * stride + part;
+            floats.copy_within(start..start + tokens * self.geometry.row_floats, to * stride + part);
+        }
     }
 }
 
@@ -72,36 +140,21 @@ impl KvStore for PagedKv {
     }
 
     fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError> {
-        for &(id, tokens) in lengths {
-            self.sequences.get(id)?;
-            check_length(&self.geometry, tokens)?;
-        }
-        let lacks = |sequence: &Sequence, tokens: usize| {
-            tokens.div_ceil(Self::BLOCK_TOKENS).saturating_sub(sequence.table.len())
-        };
         let mut need = 0;
         for &(id, tokens) in lengths {
-            need += lacks(self.sequences.get(id)?, tokens);
+            let held = self.sequences.get(id)?.table.len();
+            check_length(&self.geometry, tokens)?;
+            need += tokens.div_ceil(Self::BLOCK_TOKENS).saturating_sub(held);
         }
-        // The pool holds every sequence at its longest, so `need` is above the free blocks only when an id stands twice
-        // in `lengths`; it is then served by the blocks that are there.
-        let taken = self.free.len().saturating_sub(need);
-        let backed = self.free[taken..]
-            .iter()
-            .map(|&block| block + 1)
-            .max()
-            .unwrap_or(0)
-            .max(self.backed);
-        let block_bytes = Self::BLOCK_TOKENS * self.geometry.token_bytes();
-        self.arena
-            .populate_range(self.backed * block_bytes..backed * block_bytes)?;
-        self.backed = backed;
+        self.reserve(need)?;
         for &(id, tokens) in lengths {
-            let sequence = self.sequences.get_mut(id)?;
-            sequence.len = tokens.max(sequence.len);
-            for _ in 0..lacks(sequence, tokens) {
-                sequence.table.extend(self.free.pop());
+            let held = self.sequences.get(id)?.table.len();
+            for _ in held..tokens.div_ceil(Self::BLOCK_TOKENS) {
+                let block = self.take();
+                self.sequences.get_mut(id)?.table.extend(block);
             }
+            let len = &mut self.sequences.get_mut(id)?.len;
+            *len = tokens.max(*len);
         }
         Ok(())
     }
@@ -110,6 +163,12 @@ impl KvStore for PagedKv {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
         let (row, block, stride) = (self.geometry.row_floats, self.block_floats(), self.stride());
         let table = &self.sequences.get(id)?.table;
+        if let Some(shared) = tokens
+            .clone()
+            .find(|token| self.owners[table[token / Self::BLOCK_TOKENS]] > 1)
+        {
+            return Err(KvError::Shared { row: shared });
+        }
         let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
         for (i, token) in tokens.enumerate() {
             let start =
@@ -136,10 +195,61 @@ impl KvStore for PagedKv {
         Ok((rows(0), rows(1)))
     }
 
+    fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {
+        let sequence = self.sequences.get(id)?;
+        check_cut(tokens, sequence.len)?;
+        let keep = tokens.div_ceil(Self::BLOCK_TOKENS);
+        let part = tokens % Self::BLOCK_TOKENS;
+        // A block that is no longer full must not be shared.
+        let shared = (part > 0)
+            .then(|| sequence.table[keep - 1])
+            .filter(|&block| self.owners[block] > 1);
+        if let Some(shared) = shared {
+            self.reserve(1)?;
+            if let Some(own) = self.take() {
+                self.copy_rows(shared, own, part);
+                self.sequences.get_mut(id)?.table[keep - 1] = own;
+                self.owners[shared] -= 1;
+            }
+        }
+        let sequence = self.sequences.get_mut(id)?;
+        sequence.len = tokens;
+        let dropped = sequence.table.split_off(keep);
+        self.release(dropped);
+        Ok(())
+    }
+
+    fn fork(&mut self, id: KvId, tokens: usize) -> Result<KvId, KvError> {
+        let source = self.sequences.get(id)?;
+        check_cut(tokens, source.len)?;
+        let mut table = source.table[..tokens.div_ceil(Self::BLOCK_TOKENS)].to_vec();
+        let (full, part) = (tokens / Self::BLOCK_TOKENS, tokens % Self::BLOCK_TOKENS);
+        self.reserve(usize::from(part > 0))?;
+        let fork = self.open()?;
+        if let Some(last) = table.get_mut(full)
+            && let Some(own) = self.take()
+        {
+            self.copy_rows(*last, own, part);
+            *last = own;
+        }
+        for &block in &table[..full] {
+            self.owners[block] += 1;
+        }
+        *self.sequences.get_mut(fork)? = Sequence { len: tokens, table };
+        Ok(fork)
+    }
+
+    fn sequence_bytes(&self, tokens: usize) -> usize {
+        tokens.div_ceil(Self::BLOCK_TOKENS) * self.block_bytes()
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.free.len() * self.block_bytes()
+    }
+
     fn free(&mut self, id: KvId) -> Result<(), KvError> {
         let sequence = self.sequences.close(id)?;
-        self.free.extend(sequence.table);
-        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        self.release(sequence.table);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vattn::host::Arena;
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_length, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_length, check_rows};
 
 /// Rows laid out as `(sequence, layer, K|V, max_tokens, row)` in one memory that is physical from the start: what a
 /// framework's static cache costs.
@@ -92,6 +92,13 @@ impl KvStore for StaticKv {
             )
         };
         Ok((rows(0), rows(1)))
+    }
+
+    fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {
+        let len = self.lengths.get_mut(id)?;
+        check_cut(tokens, *len)?;
+        *len = tokens;
+        Ok(())
     }
 
     fn free(&mut self, id: KvId) -> Result<(), KvError> {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use vattn::{Geometry, KvCache, SeqId};
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_rows};
+use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_rows};
 
 /// Rows in a [`vattn::KvCache`].
 #[derive(Debug)]
@@ -57,6 +57,23 @@ impl VirtualKv {
     }
 }
 
+/// An error of the allocator in the words of all stores.
+fn refused(error: vattn::Error, frame_bytes: usize, budget: usize) -> KvError {
+    match error {
+        vattn::Error::NeedFrames { need, free } => KvError::NeedMemory {
+            need: need * frame_bytes,
+            free: free * frame_bytes,
+            budget,
+        },
+        vattn::Error::TooLong { len, max } => KvError::TooLong {
+            tokens: len,
+            limit: max,
+        },
+        vattn::Error::Shared { start, .. } => KvError::Shared { row: start },
+        other => other.into(),
+    }
+}
+
 impl KvStore for VirtualKv {
     fn name(&self) -> &'static str {
         "virtual"
@@ -79,25 +96,18 @@ impl KvStore for VirtualKv {
             .iter()
             .map(|&(id, tokens)| Ok((*self.sequences.get(id)?, tokens)))
             .collect::<Result<Vec<_>, KvError>>()?;
-        let frame = self.cache.geometry().frame_bytes();
-        self.cache.grow_batch(&batch).map_err(|error| match error {
-            vattn::Error::NeedFrames { need, free } => KvError::NeedMemory {
-                need: need * frame,
-                free: free * frame,
-                budget: self.budget,
-            },
-            vattn::Error::TooLong { len, max } => KvError::TooLong {
-                tokens: len,
-                limit: max,
-            },
-            other => other.into(),
-        })
+        let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
+        self.cache
+            .grow_batch(&batch)
+            .map_err(|error| refused(error, frame, budget))
     }
 
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
         let (stride, columns) = (self.stride(), self.columns(layer));
-        let (k, v) = self.cache.rows_mut(*self.sequences.get(id)?, 0, tokens)?;
+        let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
+        let rows = self.cache.rows_mut(*self.sequences.get(id)?, 0, tokens);
+        let (k, v) = rows.map_err(|error| refused(error, frame, budget))?;
         let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
         for (i, (k, v)) in k.chunks_exact_mut(stride).zip(v.chunks_exact_mut(stride)).enumerate() {
             fill(i, &mut k[columns.clone()], &mut v[columns.clone()]);
@@ -115,6 +125,38 @@ impl KvStore for VirtualKv {
             columns: columns.clone(),
         };
         Ok((rows(self.cache.k(seq, 0)?), rows(self.cache.v(seq, 0)?)))
+    }
+
+    fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {
+        check_cut(tokens, self.len(id)?)?;
+        Ok(self.cache.truncate(*self.sequences.get(id)?, tokens)?)
+    }
+
+    /// Whole frames are shared; of the last one each sequence has its own.
+    fn fork(&mut self, id: KvId, tokens: usize) -> Result<KvId, KvError> {
+        let source = *self.sequences.get(id)?;
+        check_cut(tokens, self.cache.len(source)?)?;
+        let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
+        let cache = &mut self.cache;
+        self.sequences.open(|_| {
+            let fork = cache.fork(source).map_err(|error| refused(error, frame, budget))?;
+            match cache.truncate(fork, tokens) {
+                Ok(()) => Ok(fork),
+                Err(error) => {
+                    cache.free(fork)?;
+                    Err(error.into())
+                }
+            }
+        })
+    }
+
+    fn sequence_bytes(&self, tokens: usize) -> usize {
+        let shape = self.cache.geometry();
+        shape.sequence_frames(tokens.min(shape.max_tokens())) * shape.frame_bytes()
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.cache.free_frames() * self.cache.geometry().frame_bytes()
     }
 
     fn free(&mut self, id: KvId) -> Result<(), KvError> {
