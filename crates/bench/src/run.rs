@@ -8,7 +8,7 @@ use crate::cli::Cli;
 use crate::environment::Start;
 use crate::error::BenchError;
 use crate::inputs::{Loaded, Subject};
-use crate::measure::serving::{FRAME_BYTES, ROW_RUNS, Settings};
+use crate::measure::serving::{FRAME_BYTES, Settings};
 use crate::measure::{Measurements, quality, serving, tokens};
 use crate::output::Output;
 use crate::progress::Stage;
@@ -71,7 +71,7 @@ fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, B
     let whole = subjects.map(|subject| {
         let geometry = subject.model.config().kv_geometry(cli.batch);
         // Whole frames for every row run, so that a store with this budget can be filled.
-        let runs = geometry.max_sequences * ROW_RUNS;
+        let runs = geometry.max_sequences * 2 * geometry.layers;
         runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
             .next_multiple_of(FRAME_BYTES)
     });
@@ -81,13 +81,14 @@ fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, B
     let budget = mebibytes << 20;
     for subject in subjects {
         let geometry = subject.model.config().kv_geometry(1);
+        let runs = 2 * geometry.layers;
         let longest = workload
             .texts
             .iter()
             .map(|text| needed_tokens(subject, text))
             .max()
             .unwrap_or(0);
-        let need = ROW_RUNS * (longest * geometry.token_bytes() / ROW_RUNS).next_multiple_of(FRAME_BYTES);
+        let need = runs * (longest * geometry.token_bytes() / runs).next_multiple_of(FRAME_BYTES);
         if need > budget {
             return Err(BenchError::Input(format!(
                 "--kv-budget {mebibytes} gives {budget} bytes, but one text of {longest} tokens needs {need}; \

@@ -23,7 +23,7 @@ impl Files {
         };
         let tokenizer_json = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/base/tokenizer.json");
         let base = PatchTokenizer::from_file(tokenizer_json).expect("the demonstration's tokenizer");
-        let mut config = Gpt2Config::new(base.vocab_size(), 512, 16, 2, 2);
+        let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 2, 2);
         config.eos_token_id = base.eos_id();
         let model = Params::random(config, 1);
         model.save(&files.path("model"), SaveAs::F32).expect("saves");
@@ -163,7 +163,7 @@ fn wrong_use_is_named_and_writes_nothing() {
 
 #[test]
 fn a_budget_that_no_text_fits_in_is_refused_with_the_need() {
-    // 256 layers of 64-byte rows: 32 KiB a token.
+    // 512 row runs of at least a frame each: two MiB for the shortest text.
     let files = Files::new();
     let base = PatchTokenizer::load(files.path("model")).expect("loads");
     let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 256, 2);

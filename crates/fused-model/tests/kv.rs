@@ -155,8 +155,8 @@ fn memory_is_what_each_store_promises() {
             "static" => static_bytes,
             // Two blocks and one block of 16 tokens.
             "paged" => 3 * 16 * 512,
-            // K and V of both layers, 256 bytes a token each: two pages for 17 tokens, one for 3.
-            _ => 2 * (2 + 1) * 4096,
+            // One page for each of 4 regions (17 rows of 128 bytes fit in one), for each sequence.
+            _ => 2 * 4 * 4096,
         };
         assert_eq!(grown.physical_bytes, want, "{name}");
         kv.free(a).unwrap();
@@ -210,21 +210,21 @@ fn a_small_budget_queues_and_one_too_small_is_an_error() {
     let requests: Vec<Request> = (0..4).map(|i| Request::greedy(vec![i + 1; 8], 8)).collect();
     let mut roomy = VirtualKv::new(&geometry, 4096, 1 << 30).unwrap();
     let want = generate(&mut model, &mut roomy, &requests, 4, &mut |_| {}).unwrap();
-    // A sequence takes one page for K and one for V here: room for two of them.
-    let mut tight = VirtualKv::new(&geometry, 4096, 2 * 2 * 4096).unwrap();
+    // A sequence takes one page in each of 4 regions here: room for two of them.
+    let mut tight = VirtualKv::new(&geometry, 4096, 2 * 4 * 4096).unwrap();
     assert_eq!(
         generate(&mut model, &mut tight, &requests, 4, &mut |_| {}).unwrap(),
         want
     );
     assert_eq!(tight.memory().physical_bytes, 0);
-    let mut none = VirtualKv::new(&geometry, 4096, 4096).unwrap();
+    let mut none = VirtualKv::new(&geometry, 4096, 3 * 4096).unwrap();
     let error = generate(&mut model, &mut none, &requests, 4, &mut |_| {}).unwrap_err();
     assert!(
         matches!(
             error,
             ModelError::Kv(KvError::NeedMemory {
-                need: 8192,
-                free: 4096,
+                need: 16384,
+                free: 12288,
                 ..
             })
         ),

@@ -177,21 +177,21 @@ fn cuts_beyond_the_end_are_refused() {
 fn virtual_forks_share_whole_frames() {
     let mut kv = VirtualKv::new(&SHARED, 4096, 1 << 30).unwrap();
     let first = kv.open().unwrap();
-    // 512 bytes a token for K and for V of both layers: 44 tokens are five frames and a half of each.
-    kv.grow(&[(first, 44)]).unwrap();
-    assert_eq!(kv.memory().physical_bytes, 6 * 2 * 4096);
-    let fork = kv.fork(first, 44).unwrap();
+    // Rows of 256 bytes: 40 of them are two frames and a half in each of 4 regions.
+    kv.grow(&[(first, 40)]).unwrap();
+    assert_eq!(kv.memory().physical_bytes, 3 * 4 * 4096);
+    let fork = kv.fork(first, 40).unwrap();
     assert_eq!(
         kv.memory().physical_bytes,
-        (6 + 1) * 2 * 4096,
-        "only the sixth frame is copied"
+        (3 + 1) * 4 * 4096,
+        "only the third frame is copied"
     );
     let error = kv.write(fork, 0, 30..33, &mut |_, _, _| panic!("written")).unwrap_err();
     assert!(matches!(error, KvError::Shared { row: 30 }), "{error}");
     kv.free(first).unwrap();
     assert_eq!(
         kv.memory().physical_bytes,
-        6 * 2 * 4096,
+        3 * 4 * 4096,
         "what a fork shares outlives its origin"
     );
     kv.free(fork).unwrap();

@@ -17,11 +17,9 @@ use crate::interrupt;
 use crate::progress::Stage;
 use crate::workload::Text;
 
-/// Bytes of a frame of the virtual store. Its rows lie in two runs a sequence, so half a frame is lost twice; smaller
-/// frames lose less and are mapped more often.
-pub const FRAME_BYTES: usize = 16 << 10;
-/// Runs of memory the rows of a sequence lie in: K and V.
-pub const ROW_RUNS: usize = 2;
+/// Bytes of a frame of the virtual store: the system's page, so that the least memory is lost at
+/// the end of each row run.
+pub const FRAME_BYTES: usize = 4096;
 
 /// KV memory at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -337,7 +335,10 @@ fn estimated_peak(arm: Arm, geometry: &KvGeometry, lengths: &[(usize, usize)]) -
     let of_sequence = |tokens: usize| match arm.kv_store {
         KvChoice::Static => geometry.max_tokens * token,
         KvChoice::Paged => tokens.next_multiple_of(PagedKv::BLOCK_TOKENS) * token,
-        KvChoice::Virtual => ROW_RUNS * (tokens * token / ROW_RUNS).next_multiple_of(FRAME_BYTES),
+        KvChoice::Virtual => {
+            let row_runs = 2 * geometry.layers;
+            row_runs * (tokens * token / row_runs).next_multiple_of(FRAME_BYTES)
+        }
     };
     if arm.kv_store == KvChoice::Static {
         return geometry.max_sequences * of_sequence(0);
@@ -357,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_formula_follows_the_lengths() {
-        // 2 layers of 4 KiB rows: 8 KiB a token in each run, two tokens a frame.
+        // 2 layers of 4 KiB rows: 16 KiB a token, one frame for every row.
         let geometry = KvGeometry {
             layers: 2,
             row_floats: 1024,
@@ -368,19 +369,19 @@ mod tests {
         let lengths = [(10, 5), (30, 2)];
         assert_eq!(estimated_peak(NORMAL, &geometry, &lengths), 3 * 100 * token);
         // Step 1 holds 11 + 31 tokens; after it the second text is done and the first ends at 14.
-        assert_eq!(estimated_peak(FUSED, &geometry, &lengths), (12 + 32) * token);
+        assert_eq!(estimated_peak(FUSED, &geometry, &lengths), 42 * token);
         let paged = Arm {
             kv_store: KvChoice::Paged,
             ..FUSED
         };
         assert_eq!(estimated_peak(paged, &geometry, &lengths), (16 + 32) * token);
         assert_eq!(estimated_peak(FUSED, &geometry, &[]), 0);
-        // 2 KiB a token in each run: 11 tokens take 2 frames of it.
+        // Rows of 1 KiB: 11 of them take 3 frames in each of 4 runs.
         let narrow = KvGeometry {
             row_floats: 256,
             ..geometry
         };
-        assert_eq!(estimated_peak(FUSED, &narrow, &[(10, 2)]), 2 * 2 * FRAME_BYTES);
+        assert_eq!(estimated_peak(FUSED, &narrow, &[(10, 2)]), 4 * 3 * FRAME_BYTES);
     }
 
     #[test]

@@ -348,6 +348,7 @@ fn attend(
             heads: heads.len(),
             head_dim,
             group: 1,
+            row: c,
             column: heads.start * head_dim,
         };
         let [[scores, result]] = buffers.part(thread..thread + 1) else {

@@ -6,7 +6,7 @@
 
 use super::exp::exp;
 use super::simd::{LANES, max, reduce2, simd_fn, sum_lanes};
-use crate::kv::{Rows, Run};
+use crate::kv::Rows;
 
 /// Queries handled together.
 pub(crate) const QUERIES: usize = 8;
@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) head_dim: usize,
     /// Query heads that share one K and V head.
     pub(crate) group: usize,
+    /// Floats of a stored row.
+    pub(crate) row: usize,
     /// First column in a stored row of the first K and V head.
     pub(crate) column: usize,
 }
@@ -45,15 +47,15 @@ pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[
     scores.resize(shape.queries * shape.heads * tokens, 0.0);
     let mut first = 0;
     for run in k.runs() {
-        score(shape, scores, first, q, &run);
-        first += run.data.len() / run.stride;
+        score(shape, scores, first, q, run);
+        first += run.len() / shape.row;
     }
     softmax(shape, scores);
     out.fill(0.0);
     let mut first = 0;
     for run in v.runs() {
-        values(shape, out, scores, first, &run);
-        first += run.data.len() / run.stride;
+        values(shape, out, scores, first, run);
+        first += run.len() / shape.row;
     }
 }
 
@@ -87,11 +89,11 @@ fn dot<const D: usize>(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn score_body<const D: usize>(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &Run<'_>) {
+fn score_body<const D: usize>(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &[f32]) {
     let (tokens, d) = (shape.tokens(), shape.head_dim);
     let scale = 1.0 / (d as f32).sqrt();
-    for (token, row) in (first..tokens).zip(k.data.chunks_exact(k.stride)) {
-        let row = &row[k.columns.start + shape.column..];
+    for (token, row) in (first..tokens).zip(k.chunks_exact(shape.row)) {
+        let row = &row[shape.column..];
         // Queries before this token do not see it.
         for query in token.saturating_sub(shape.position)..shape.queries {
             let q = &q[query * shape.query_stride..];
@@ -104,11 +106,11 @@ fn score_body<const D: usize>(shape: Shape, scores: &mut [f32], first: usize, q:
 }
 
 #[inline(always)]
-fn values_body<const D: usize>(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &Run<'_>) {
+fn values_body<const D: usize>(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &[f32]) {
     let (tokens, d) = (shape.tokens(), shape.head_dim);
     let d = if D == 0 { d } else { D };
-    for (token, row) in (first..tokens).zip(v.data.chunks_exact(v.stride)) {
-        let row = &row[v.columns.start + shape.column..];
+    for (token, row) in (first..tokens).zip(v.chunks_exact(shape.row)) {
+        let row = &row[shape.column..];
         for query in token.saturating_sub(shape.position)..shape.queries {
             for head in 0..shape.heads {
                 let weight = p[(query * shape.heads + head) * tokens + token];
@@ -122,7 +124,7 @@ fn values_body<const D: usize>(shape: Shape, out: &mut [f32], p: &[f32], first: 
 
 simd_fn! {
     /// Scores `(queries, heads, tokens)` of a run of K rows that starts at token `first`.
-    fn score(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &Run<'_>) {
+    fn score(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &[f32]) {
         by_head_dim!(shape.head_dim, score_body(shape, scores, first, q, k))
     }
 
@@ -139,7 +141,7 @@ simd_fn! {
     }
 
     /// Adds a run of V rows that starts at token `first`, weighted by `p (queries, heads, tokens)`.
-    fn values(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &Run<'_>) {
+    fn values(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &[f32]) {
         by_head_dim!(shape.head_dim, values_body(shape, out, p, first, v))
     }
 }

@@ -128,16 +128,14 @@ pub enum KvError {
 }
 
 /// K or V rows of one layer of a sequence, in token order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub enum Rows<'a> {
-    /// Rows a fixed stride apart in one run of memory.
-    Strided {
-        /// The memory, whole strides from the first token on.
+    /// Packed rows in one run of memory.
+    Contiguous {
+        /// The rows.
         data: &'a [f32],
-        /// Floats from one token to the next.
-        stride: usize,
-        /// Where the row lies in each stride.
-        columns: Range<usize>,
+        /// Floats of a row.
+        row: usize,
     },
     /// Equal blocks of packed rows scattered over one memory.
     Blocks {
@@ -159,42 +157,22 @@ pub enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Packed rows.
-    pub(crate) fn packed(data: &'a [f32], row: usize) -> Self {
-        Self::Strided {
-            data,
-            stride: row,
-            columns: 0..row,
-        }
-    }
-
-    /// The runs of memory, in token order.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'a>> {
-        let (whole, parts) = match self {
-            Self::Strided { data, stride, columns } => {
-                let whole = Run {
-                    data,
-                    stride: *stride,
-                    columns: columns.clone(),
-                };
-                (Some(whole), None)
-            }
-            &Self::Blocks {
+    /// The runs of memory, whole packed rows each, in token order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &'a [f32]> {
+        let (whole, parts) = match *self {
+            Self::Contiguous { data, .. } => (Some(data), None),
+            Self::Blocks {
                 arena,
                 table,
                 stride,
                 offset,
                 block,
-                row,
                 len,
+                ..
             } => {
                 let run = move |(index, &number): (usize, &usize)| {
                     let start = number * stride + offset;
-                    Run {
-                        data: &arena[start..start + block.min(len - index * block)],
-                        stride: row,
-                        columns: 0..row,
-                    }
+                    &arena[start..start + block.min(len - index * block)]
                 };
                 (None, Some(table[..len.div_ceil(block)].iter().enumerate().map(run)))
             }
@@ -202,18 +180,23 @@ impl<'a> Rows<'a> {
         whole.into_iter().chain(parts.into_iter().flatten())
     }
 
+    /// Floats of a row.
+    fn row(&self) -> usize {
+        match *self {
+            Self::Contiguous { row, .. } | Self::Blocks { row, .. } => row,
+        }
+    }
+
     /// Each token's row.
     pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
-        self.runs().flat_map(|run| {
-            let rows = run.data.chunks_exact(run.stride);
-            rows.map(move |row| &row[run.columns.clone()])
-        })
+        let row = self.row();
+        self.runs().flat_map(move |run| run.chunks_exact(row))
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Strided { data, stride, .. } => data.len() / stride,
+        match *self {
+            Self::Contiguous { data, row } => data.len() / row,
             Self::Blocks { row, len, .. } => len / row,
         }
     }
@@ -222,14 +205,6 @@ impl<'a> Rows<'a> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Rows a fixed stride apart in one run of memory.
-#[derive(Debug, Clone)]
-pub(crate) struct Run<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) columns: Range<usize>,
 }
 
 /// Fills the K and the V row of one token; see [`KvStore::write`].

@@ -86,10 +86,10 @@ impl KvStore for StaticKv {
         let floats: &[f32] = bytemuck::cast_slice(self.arena.as_slice());
         let rows = |part| {
             let first = self.start(id, layer, part);
-            Rows::packed(
-                &floats[first..first + len * self.geometry.row_floats],
-                self.geometry.row_floats,
-            )
+            Rows::Contiguous {
+                data: &floats[first..first + len * self.geometry.row_floats],
+                row: self.geometry.row_floats,
+            }
         };
         Ok((rows(0), rows(1)))
     }

@@ -1,8 +1,4 @@
 //! Contiguous addresses for each sequence, physical memory mapped as it grows and given back when it ends.
-//!
-//! The rows of all layers of a token lie side by side, K in one region of the allocator and V in another: memory is mapped
-//! in two places a sequence instead of two a layer, so that a step maps rarely and the last frames of a sequence waste
-//! little. A layer's rows are a fixed stride apart.
 
 use std::ops::Range;
 
@@ -26,8 +22,8 @@ impl VirtualKv {
     /// [`KvError::Allocator`] when the frame is not a multiple of the system's page or addresses cannot be had.
     pub fn new(geometry: &KvGeometry, frame_bytes: usize, budget_bytes: usize) -> Result<Self, KvError> {
         let shape = Geometry::builder()
-            .layers(1)
-            .row_bytes(geometry.layers * geometry.row_floats * size_of::<f32>())
+            .layers(geometry.layers)
+            .row_bytes(geometry.row_floats * size_of::<f32>())
             .max_tokens(geometry.max_tokens)
             .max_sequences(geometry.max_sequences)
             .frame_bytes(frame_bytes)
@@ -39,16 +35,6 @@ impl VirtualKv {
             sequences: Slots::new(geometry.max_sequences),
             budget: budget_bytes,
         })
-    }
-
-    /// Floats from one token's rows to the next.
-    fn stride(&self) -> usize {
-        self.geometry.layers * self.geometry.row_floats
-    }
-
-    /// Where a layer's row lies in a token's rows.
-    fn columns(&self, layer: usize) -> Range<usize> {
-        layer * self.geometry.row_floats..(layer + 1) * self.geometry.row_floats
     }
 
     /// The allocator below, for its statistics.
@@ -104,27 +90,24 @@ impl KvStore for VirtualKv {
 
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
-        let (stride, columns) = (self.stride(), self.columns(layer));
+        let row = self.geometry.row_floats;
         let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
-        let rows = self.cache.rows_mut(*self.sequences.get(id)?, 0, tokens);
+        let rows = self.cache.rows_mut(*self.sequences.get(id)?, layer, tokens);
         let (k, v) = rows.map_err(|error| refused(error, frame, budget))?;
         let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
-        for (i, (k, v)) in k.chunks_exact_mut(stride).zip(v.chunks_exact_mut(stride)).enumerate() {
-            fill(i, &mut k[columns.clone()], &mut v[columns.clone()]);
+        for (i, (k, v)) in k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row)).enumerate() {
+            fill(i, k, v);
         }
         Ok(())
     }
 
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
         let seq = *self.sequences.get(id)?;
-        check_rows(&self.geometry, layer, &(0..0), 0)?;
-        let (stride, columns) = (self.stride(), self.columns(layer));
-        let rows = |bytes| Rows::Strided {
+        let rows = |bytes| Rows::Contiguous {
             data: bytemuck::cast_slice(bytes),
-            stride,
-            columns: columns.clone(),
+            row: self.geometry.row_floats,
         };
-        Ok((rows(self.cache.k(seq, 0)?), rows(self.cache.v(seq, 0)?)))
+        Ok((rows(self.cache.k(seq, layer)?), rows(self.cache.v(seq, layer)?)))
     }
 
     fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {
