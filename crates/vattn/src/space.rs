@@ -20,6 +20,14 @@ impl Region {
     pub(crate) fn usable(&self) -> usize {
         self.frames.len() - self.stale
     }
+
+    /// Forgets the frames beyond the first `keep`.
+    pub(crate) fn cut(&mut self, keep: usize) {
+        let surplus = self.frames.len().saturating_sub(keep);
+        self.frames.truncate(keep);
+        self.shared = self.shared.min(keep);
+        self.stale = self.stale.saturating_sub(surplus);
+    }
 }
 
 /// What all regions of a slot have mapped. Only the holder of this value maps and unmaps in the slot.

@@ -52,6 +52,8 @@ impl<B: Backend> KvCache<B> {
         let mut locked = self.shared.lock();
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         let mut draining = locked.ledger.pool().len().saturating_sub(locked.ledger.pool_limit);
+        // A copy that was begun and refused leaves its frame in the window.
+        draining += usize::from(locked.window.is_some());
         let mut ahead = 0;
         for holding in &locked.holdings {
             let surplus = holding

@@ -1,6 +1,6 @@
 //! Rows that leave the device's memory and come back: one sequence at a time, or everything at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::backend::{Access, Backend, Frame, Request};
 use crate::cache::KvCache;
@@ -119,6 +119,7 @@ impl<B: Backend> KvCache<B> {
         self.trim();
         let images = self.read_frames()?;
         let mut locked = self.shared.lock();
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         let mut sleep = Sleep {
             regions: Vec::new(),
             images,
@@ -127,7 +128,10 @@ impl<B: Backend> KvCache<B> {
         for slot in 0..self.geometry.max_sequences() {
             let mut body = locked.take(slot);
             let live = matches!(self.slots.slots()[slot], Slot::Live { .. });
-            let before = body.regions.clone();
+            // What is beyond the rows waits to be given back and is not made again.
+            let mut before = body.regions.clone();
+            let keep = locked.holdings[slot].keep;
+            before.iter_mut().for_each(|region| region.cut(keep));
             locked.shorten(slot, &mut body, 0);
             let gone = before.into_iter().zip(&body.regions).map(|(before, now)| {
                 for &frame in &now.frames {
@@ -174,14 +178,16 @@ impl<B: Backend> KvCache<B> {
         }
     }
 
-    /// The contents of every frame that a sequence or prefix has.
+    /// The contents of every frame that holds rows of a sequence or prefix.
     fn read_frames(&self) -> Result<HashMap<Frame, Vec<u8>>> {
         let mut images = HashMap::new();
         let mut locked = self.shared.lock();
+        Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         let space = locked.space();
         for slot in 0..self.geometry.max_sequences() {
+            let keep = locked.holdings[slot].keep;
             for (index, region) in locked.body(slot).regions.iter().enumerate() {
-                for (position, frame) in region.frames.iter().enumerate() {
+                for (position, frame) in region.frames.iter().take(keep).enumerate() {
                     if !images.contains_key(frame) {
                         let mut bytes = vec![0; space.caps.frame_bytes];
                         space.backend.read(space.address(slot, index, position), &mut bytes)?;
@@ -196,6 +202,18 @@ impl<B: Backend> KvCache<B> {
     fn wake_regions(&self, sleep: &mut Sleep) -> Result<()> {
         let mut locked = self.shared.lock();
         locked.drain();
+        // What the backend refused to take when the cache fell asleep may have gone since.
+        let mut mapped = HashSet::new();
+        for slot in 0..self.geometry.max_sequences() {
+            mapped.extend(
+                locked
+                    .body(slot)
+                    .regions
+                    .iter()
+                    .flat_map(|region| region.frames.iter().copied()),
+            );
+        }
+        sleep.renamed.retain(|_, now| mapped.contains(now));
         let asleep = sleep.regions.iter().flatten().flatten();
         let mut missing: Vec<_> = asleep.flat_map(|region| &region.frames).copied().collect();
         missing.sort_unstable();

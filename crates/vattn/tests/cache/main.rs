@@ -4,6 +4,7 @@ mod ahead;
 mod arena;
 mod atomicity;
 mod budget;
+mod model;
 mod process;
 mod rows;
 

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
@@ -22,6 +23,9 @@ const MAPPINGS_HINT: &str = "free sequences, or raise vm.max_map_count if the pr
 pub(super) struct Reservation {
     base: NonNull<u8>,
     bytes: usize,
+    /// Whether the page behind the reservation is a mapping of its own. At its limit of mappings the kernel refuses to take
+    /// one out as well, since that is done by mapping something else in its place; giving this one up makes room for it.
+    spare: AtomicBool,
 }
 
 // SAFETY: the address space is owned by this value alone and no thread-local state is attached to it.
@@ -39,8 +43,9 @@ impl Reservation {
         };
         // Too much is reserved first, and what is not aligned is given back.
         let slack = if align > page_bytes() { align } else { 0 };
+        let tail = Self::tail_bytes();
         let wide = bytes
-            .checked_add(slack)
+            .checked_add(slack + tail)
             .filter(|_| bytes > 0)
             .ok_or_else(|| refused(Errno::INVAL))?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -54,9 +59,39 @@ impl Reservation {
             }
         };
         cut(0, head);
-        cut(head + bytes, wide);
+        cut(head + bytes + tail, wide);
         let base = NonNull::new(start.cast::<u8>().wrapping_add(head)).ok_or_else(|| refused(Errno::NOMEM))?;
-        Ok(Self { base, bytes })
+        let reservation = Self {
+            base,
+            bytes,
+            spare: AtomicBool::new(false),
+        };
+        reservation.take_spare();
+        Ok(reservation)
+    }
+
+    /// Bytes behind the reservation: the spare mapping, and a page that keeps it apart from what follows.
+    fn tail_bytes() -> usize {
+        2 * page_bytes()
+    }
+
+    /// Makes the spare a mapping of its own by giving it other access than its neighbours, if it is none. The kernel may
+    /// refuse; then it is tried again when a mapping has gone.
+    fn take_spare(&self) {
+        if !self.spare.load(Ordering::Relaxed) && self.protect_spare(MprotectFlags::READ) {
+            self.spare.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the spare up; whether there was one.
+    fn give_spare(&self) -> bool {
+        self.spare.swap(false, Ordering::Relaxed) && self.protect_spare(MprotectFlags::empty())
+    }
+
+    fn protect_spare(&self, flags: MprotectFlags) -> bool {
+        let page = self.base().wrapping_add(self.bytes);
+        // SAFETY: the page is part of the mapping made in `new`, behind what is given out, and nobody accesses it.
+        unsafe { mm::mprotect(page.cast(), page_bytes(), flags) }.is_ok()
     }
 
     /// First byte.
@@ -113,10 +148,16 @@ impl Reservation {
     pub(super) fn unmap(&self, run: Range<usize>) -> Result<(), BackendError> {
         let (start, bytes) = self.run(run);
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: the run is part of this reservation; that no slice of it is alive is for the cache to see to.
-        unsafe { mm::mmap_anonymous(start.cast(), bytes, ProtFlags::empty(), flags) }
-            .map(drop)
-            .map_err(|errno| BackendError::new("mmap (no access)", bytes, MAPPINGS_HINT, errno.into()))
+        let take_out = || {
+            // SAFETY: the run is part of this reservation; that no slice of it is alive is for the cache to see to.
+            unsafe { mm::mmap_anonymous(start.cast(), bytes, ProtFlags::empty(), flags) }.map(drop)
+        };
+        let outcome = match take_out() {
+            Err(Errno::NOMEM) if self.give_spare() => take_out(),
+            outcome => outcome,
+        };
+        self.take_spare();
+        outcome.map_err(|errno| BackendError::new("mmap (no access)", bytes, MAPPINGS_HINT, errno.into()))
     }
 
     /// Puts huge pages behind a mapped run that is aligned to them; the pages that are not there yet are allocated.
@@ -166,6 +207,6 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the range is this reservation and all borrows of it have ended. A refusal leaves it in place, which leaks it and
         // harms nobody.
-        let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+        let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.bytes + Self::tail_bytes()) };
     }
 }
