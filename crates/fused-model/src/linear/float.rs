@@ -5,7 +5,7 @@
 use std::arch::x86_64::__m256;
 use std::ops::Range;
 
-use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+use super::tiles::{OutPtr, PANEL, Registers, Tiles, each, for_each_tile, tile_for};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Level;
 #[cfg(target_arch = "x86_64")]
@@ -171,35 +171,27 @@ unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
         let panel_len = job.inputs * PANEL;
         let b = job.panels.as_ptr().add(panel * panel_len + depth.start * PANEL);
         let mut sums = [[V::zero(); P]; M];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            for (p, sum) in sums.iter_mut().enumerate() {
-                *sum = start::<V, E>(job, row + r, panel + p, depth.start == 0);
-            }
-        }
+        each!(r < M, p < P, {
+            sums[r][p] = start::<V, E>(job, row + r, panel + p, depth.start == 0);
+        });
         for input in 0..depth.len() {
             let mut weights = [V::zero(); P];
-            for (p, weight) in weights.iter_mut().enumerate() {
-                *weight = E::load::<V>(b.add(p * panel_len + input * PANEL));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
+            each!(p < P, weights[p] = E::load::<V>(b.add(p * panel_len + input * PANEL)));
+            each!(r < M, {
                 let x = V::splat(*a.add(input * M + r));
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = sum.add_product(x, weight);
-                }
-            }
+                each!(p < P, sums[r][p] = sums[r][p].add_product(x, weights[p]));
+            });
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (p, sum) in sums.iter().enumerate() {
-                let (to, width) = (job.out.at(row + r, panel + p), job.out.width(panel + p));
-                if width == PANEL {
-                    sum.store(to);
-                } else {
-                    let mut lanes = [0.0; PANEL];
-                    sum.store(lanes.as_mut_ptr());
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, width);
-                }
+        each!(r < M, p < P, {
+            let (to, width) = (job.out.at(row + r, panel + p), job.out.width(panel + p));
+            if width == PANEL {
+                sums[r][p].store(to);
+            } else {
+                let mut lanes = [0.0; PANEL];
+                sums[r][p].store(lanes.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, width);
             }
-        }
+        });
     }
 }
 

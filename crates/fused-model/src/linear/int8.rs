@@ -5,7 +5,7 @@
 use std::arch::x86_64::__m256i;
 use std::ops::Range;
 
-use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+use super::tiles::{OutPtr, PANEL, Registers, Tiles, each, for_each_tile, tile_for};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Level;
 #[cfg(target_arch = "x86_64")]
@@ -239,29 +239,36 @@ unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize
         let b = job.weights.panels.as_ptr().add(panel * panel_len);
         let mut sums = [[V::zero(); P]; M];
         for step in 0..steps {
-            for (r, sums) in sums.iter_mut().enumerate() {
+            each!(r < M, {
                 let x = a.add(step * M + r).read_unaligned();
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    *sum = sum.add_dots(x, b.add(p * panel_len + step * PANEL * STEP));
-                }
-            }
+                each!(
+                    p < P,
+                    sums[r][p] = sums[r][p].add_dots(x, b.add(p * panel_len + step * PANEL * STEP))
+                );
+            });
         }
-        for (r, sums) in sums.iter().enumerate() {
-            let row_scale = job.row_scales[row + r];
-            for (p, sum) in sums.iter().enumerate() {
-                let first = (panel + p) * PANEL;
-                let columns = first..first + PANEL;
-                let out = job.out.columns(row + r, panel + p..panel + p + 1);
-                let scales = job.weights.scales[columns.clone()]
-                    .iter()
-                    .zip(&job.weights.offsets[columns.clone()]);
-                let values = sum.to_array().into_iter().zip(scales).zip(&job.bias[columns]);
-                for (out, ((sum, (scale, offset)), bias)) in out.iter_mut().zip(values) {
-                    let sum = if V::OFFSET { sum - offset } else { sum };
-                    let value = sum as f32 * (row_scale * scale) + bias;
-                    *out = if job.add { *out + value } else { value };
-                }
-            }
-        }
+        each!(r < M, p < P, finish::<V>(job, row + r, panel + p, sums[r][p]));
+    }
+}
+
+/// Scales a sum, adds the bias, and writes it.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn finish<V: Int>(job: &Job<'_>, row: usize, panel: usize, sum: V) {
+    let row_scale = job.row_scales[row];
+    let columns = panel * PANEL..(panel + 1) * PANEL;
+    let out = job.out.columns(row, panel..panel + 1);
+    let scales = job.weights.scales[columns.clone()]
+        .iter()
+        .zip(&job.weights.offsets[columns.clone()]);
+    // SAFETY: the caller's promise.
+    let sums = unsafe { sum.to_array() };
+    let values = sums.into_iter().zip(scales).zip(&job.bias[columns]);
+    for (out, ((sum, (scale, offset)), bias)) in out.iter_mut().zip(values) {
+        let sum = if V::OFFSET { sum - offset } else { sum };
+        let value = sum as f32 * (row_scale * scale) + bias;
+        *out = if job.add { *out + value } else { value };
     }
 }
