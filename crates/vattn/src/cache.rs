@@ -141,7 +141,8 @@ impl<B: Backend> KvCache<B> {
     /// # Errors
     ///
     /// [`Error::NotOpen`], [`Error::TooLong`], [`Error::GrowsBackward`]; [`Error::NeedFrames`] when the budget lacks the
-    /// frames; [`Error::Backend`] when the machine does. Nothing has changed then.
+    /// frames, or the device does; [`Error::Backend`] when a call is refused for another reason. Nothing has changed
+    /// then.
     pub fn grow(&mut self, seq: SeqId, new_len: usize) -> Result<()> {
         self.grow_batch(&[(seq, new_len)])
     }
@@ -401,11 +402,33 @@ impl<B: Backend> KvCache<B> {
             need += Self::tail_copies(&mut locked, slot, tail);
         }
         let room = self.make_room(&mut locked, need, &slots)?;
-        for &(slot, tail, bytes) in &tails {
-            Self::unshare_tail(&mut locked, slot, tail, bytes)?;
+        let mut grown = self.map_into_room(&mut locked, &slots, &tails, room - need);
+        if matches!(grown, Err(Error::NeedFrames { .. })) {
+            // The machine has less than the budget. It gets back what no sequence needs; the second try decides.
+            Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+            locked.reclaim(usize::MAX, &slots);
+            grown = self.map_into_room(&mut locked, &slots, &tails, 0);
+        }
+        grown.map_err(|error| match error {
+            Error::NeedFrames { free, .. } => Error::NeedFrames { need, free },
+            other => other,
+        })
+    }
+
+    /// Gives sequences frames of their own where they are cut off in shared ones, `(slot, frame, bytes)` each, and extends
+    /// the slots.
+    fn map_into_room(
+        &mut self,
+        locked: &mut Locked<'_, B>,
+        slots: &[usize],
+        tails: &[(usize, usize, usize)],
+        ahead: usize,
+    ) -> Result<()> {
+        for &(slot, tail, bytes) in tails {
+            Self::unshare_tail(locked, slot, tail, bytes)?;
             self.slots.set_shared(slot, tail);
         }
-        self.extend_slots(&mut locked, &slots, room - need)
+        self.extend_slots(locked, slots, ahead)
     }
 
     /// Extends slots to the lengths of their sequences, for which there is room; `ahead` frames more may be used.

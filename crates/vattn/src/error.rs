@@ -42,14 +42,13 @@ pub enum Error {
         /// The id that was used.
         seq: SeqId,
     },
-    /// The budget lacks the frames that the growth needs.
-    #[error(
-        "growth needs {need} frames and the budget has {free} free: free or truncate sequences, or raise the budget"
-    )]
+    /// The budget lacks the frames that the growth needs, or the machine has less memory than the budget allows.
+    #[error("growth needs {need} frames and {free} are free: free or truncate sequences, or raise the budget")]
     NeedFrames {
-        /// Frames that the whole call would map.
+        /// Frames that the whole call would map; of the call of the backend alone, where the machine refused a fork or a
+        /// swap.
         need: usize,
-        /// Frames that the budget has left.
+        /// Frames that the budget has left; 0 where the machine refused.
         free: usize,
     },
     /// The length is above what the regions can hold.
@@ -166,7 +165,16 @@ pub enum Error {
     },
     /// The backend could not reserve or map.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(BackendError),
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        match error.lacking {
+            0 => Self::Backend(error),
+            need => Self::NeedFrames { need, free: 0 },
+        }
+    }
 }
 
 /// Why a shape is not usable.
@@ -205,6 +213,8 @@ pub struct BackendError {
     bytes: usize,
     hint: &'static str,
     source: io::Error,
+    /// Frames that could not be had because memory is out; 0 for any other reason.
+    lacking: usize,
 }
 
 impl BackendError {
@@ -216,6 +226,15 @@ impl BackendError {
             bytes,
             hint,
             source,
+            lacking: 0,
         }
+    }
+
+    /// Says that the call failed because the memory for `frames` frames, at least one, cannot be had now. The cache then gives
+    /// back what no sequence needs, tries again, and answers with [`Error::NeedFrames`].
+    #[must_use]
+    pub fn lacking_frames(mut self, frames: usize) -> Self {
+        self.lacking = frames.max(1);
+        self
     }
 }

@@ -1,6 +1,7 @@
 //! The budget is a hard limit, and its errors carry numbers a scheduler can act on.
 
-use vattn::{Error, KvCache};
+use vattn::sim::SimBackend;
+use vattn::{Config, Error, Geometry, KvCache};
 
 use crate::small;
 
@@ -94,4 +95,37 @@ fn the_budget_may_be_anything() {
         assert_eq!(cache.grow(seq, 1).is_ok(), budget == usize::MAX);
         assert_eq!(cache.stats().budget_bytes, budget);
     }
+}
+
+#[test]
+fn a_machine_with_less_than_the_budget_is_a_lack_of_frames() {
+    let geometry = Geometry::builder()
+        .layers(1)
+        .row_bytes(64)
+        .max_tokens(8)
+        .max_sequences(4)
+        .frame_bytes(64)
+        .build()
+        .unwrap();
+    let config = Config::new(usize::MAX).warm_bytes(usize::MAX);
+    let mut cache = KvCache::with_backend(SimBackend::new(64).with_capacity(12), geometry, config).unwrap();
+    let (a, b) = (cache.admit(2).unwrap(), cache.admit(2).unwrap());
+    let before = (cache.stats(), cache.len(a).unwrap());
+    let refused = cache.grow_batch(&[(a, 3), (b, 6)]);
+    assert!(
+        matches!(refused, Err(Error::NeedFrames { need: 10, free: 0 })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        (cache.stats().used_bytes, cache.len(a).unwrap()),
+        (before.0.used_bytes, before.1)
+    );
+    assert!(matches!(cache.admit(3), Err(Error::NeedFrames { need: 6, free: 0 })));
+    cache.audit().unwrap();
+    // What a freed sequence left mapped is had again, though another slot needs it.
+    cache.free(a).unwrap();
+    cache.grow(b, 6).unwrap();
+    assert!(matches!(cache.grow(b, 7), Err(Error::NeedFrames { need: 2, free: 0 })));
+    assert_eq!((cache.len(b).unwrap(), cache.stats().physical_bytes), (6, 12 * 64));
+    cache.audit().unwrap();
 }

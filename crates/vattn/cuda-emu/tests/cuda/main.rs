@@ -7,4 +7,5 @@
 mod driver;
 mod emulator;
 mod obligations;
+mod pressure;
 mod story;

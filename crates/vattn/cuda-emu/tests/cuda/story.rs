@@ -72,7 +72,10 @@ impl Story {
                 .audit()
                 .unwrap_or_else(|error| panic!("after {what}: {error}"));
             if let Err(error) = &outcome {
-                assert!(matches!(error, Error::Backend(_)), "{what}: {error}");
+                assert!(
+                    matches!(error, Error::Backend(_) | Error::NeedFrames { .. }),
+                    "{what}: {error}"
+                );
                 for (seq, rows) in &self.rows {
                     assert_eq!(
                         self.cache.len(*seq).unwrap(),

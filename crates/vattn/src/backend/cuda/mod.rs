@@ -239,6 +239,17 @@ fn refused(bytes: usize) -> impl FnOnce(DriverError) -> BackendError {
     }
 }
 
+/// As [`refused`], for a call that gets memory: that there is none is for the cache to answer.
+fn not_got(frames: usize, frame_bytes: usize) -> impl FnOnce(DriverError) -> BackendError {
+    move |error| {
+        let refusal = refused(frames * frame_bytes)(error);
+        match error.is_out_of_memory() {
+            true => refusal.lacking_frames(frames),
+            false => refusal,
+        }
+    }
+}
+
 impl Backend for CudaBackend {
     type Fence = CudaFence;
 
@@ -273,7 +284,7 @@ impl Backend for CudaBackend {
                     for frame in frames.drain(before..) {
                         self.0.leftovers.give_back(&self.0.driver, Leftover::Handle(frame.0));
                     }
-                    return Err(refused(self.0.run_bytes(request.count))(error));
+                    return Err(not_got(request.count, self.0.caps.frame_bytes)(error));
                 }
             }
         }
@@ -300,7 +311,7 @@ impl Backend for CudaBackend {
         self.0.leftovers.retry(&self.0.driver);
         self.0
             .map_run(address, frames, access)
-            .map_err(refused(self.0.run_bytes(frames.len())))?;
+            .map_err(not_got(frames.len(), self.0.caps.frame_bytes))?;
         let addresses = (address..).step_by(self.0.caps.frame_bytes);
         self.0
             .mapped()

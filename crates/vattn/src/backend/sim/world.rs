@@ -101,12 +101,8 @@ impl World {
         if self.frames.len().saturating_add(count) > self.capacity {
             let bytes = count * self.caps.frame_bytes;
             let error = io::ErrorKind::OutOfMemory.into();
-            return Err(BackendError::new(
-                "create",
-                bytes,
-                "memory is exhausted: set a smaller budget",
-                error,
-            ));
+            let hint = "memory is exhausted: set a smaller budget";
+            return Err(BackendError::new("create", bytes, hint, error).lacking_frames(count));
         }
         for _ in 0..count {
             let size = if self.contents { self.caps.frame_bytes } else { 0 };
