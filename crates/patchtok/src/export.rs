@@ -88,7 +88,7 @@ enum ModelPart<'m> {
 fn pre_tokenizer(splitter: Splitter) -> Value {
     match splitter {
         Splitter::Gpt2 => byte_level_part(true),
-        Splitter::ChunkV1 | Splitter::Chunk => {
+        _ => {
             json!({ "type": "Sequence", "pretokenizers": [chunk_split(splitter), byte_level_part(false)] })
         }
     }

@@ -77,5 +77,5 @@ pub use model::Segmentation;
 pub use patch_map::{NewToken, PatchMap, RemovedToken};
 pub use report::{BuildReport, Stop, TokenCount, TokenSaving};
 pub use select::{AdaptivocabBuilder, AdaptivocabForm, Built, Mode, NgramTokenizer, Progress, VocabBuilder};
-pub use split::{CHUNK_PATTERN, GPT2_PATTERN};
+pub use split::{CHUNK_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, QWEN_PATTERN};
 pub use tokenizer::PatchTokenizer;

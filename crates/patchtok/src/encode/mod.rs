@@ -28,7 +28,7 @@ pub(crate) use merges::{Merges, pair_key};
 pub(crate) use pool::{Pool, Pooled};
 
 use crate::model::{Hasher, Model, Segmentation};
-use crate::split::{self, Splitter};
+use crate::split;
 use linear::{Tables, Trie};
 use merges::NO_RANK;
 use min_tokens::MinTokens;
@@ -80,9 +80,9 @@ impl Encoder {
     pub(crate) fn new(model: &Model) -> Self {
         let all = model.merges().len() as u32;
         let spines = Spines::new(model);
-        let inside_words = match model.splitter() {
-            Splitter::ChunkV1 | Splitter::Chunk if spines.is_some() => merges_inside_words(model),
-            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Gpt2 => all,
+        let inside_words = match &spines {
+            Some(_) if model.splitter().is_chunked() => merges_inside_words(model),
+            _ => all,
         };
         let mut encoder = Encoder {
             byte_ids: *model.byte_ids(),
@@ -109,8 +109,8 @@ impl Encoder {
     /// Appends the tokens of `text`, in which special tokens are not looked for. O(n) for n bytes,
     /// if no merge uses what a later one makes; otherwise O(n log n).
     pub(crate) fn encode(&self, model: &Model, text: &str, memory: &mut Memory, out: &mut Vec<u32>) {
-        let across_words = model.splitter() != Splitter::Gpt2 && self.inside_words < self.all;
-        let in_no_order = model.splitter() != Splitter::Gpt2 && self.spines.is_none();
+        let across_words = self.inside_words < self.all;
+        let in_no_order = model.splitter().is_chunked() && self.spines.is_none();
         match &self.phrases {
             Some(phrases) => Words::<true>::encode(self, model, Some(phrases), text, memory, out),
             None if self.min_tokens.is_some() || across_words || in_no_order => {
@@ -201,8 +201,8 @@ impl Encoder {
     }
 }
 
-/// How many of the first merges join nothing but parts of one word: wherever GPT-2 cuts between
-/// two tokens that one of them joins, a chunk ends.
+/// How many of the first merges join nothing but parts of one word: wherever the pattern of the base
+/// cuts between two tokens that one of them joins, a chunk ends.
 fn merges_inside_words(model: &Model) -> u32 {
     let bytes_of = |id| model.vocab().get(id).unwrap_or(&[]);
     let splitter = model.splitter();

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::model::{Merge, Vocab};
+use crate::split::Splitter;
 
 /// The 256 bytes and tokens made by `merges` of byte strings, lowest rank first.
 fn model(merges: &[(Vec<u8>, Vec<u8>)], splitter: Splitter) -> Model {
@@ -137,7 +138,13 @@ fn two_stages_equal_the_reference() {
             .filter(|&at| is_made(&merges[..at], &merges[at].0) && is_made(&merges[..at], &merges[at].1))
             .map(|at| merges[at].clone())
             .collect();
-        let model = model(&merges, [Splitter::Chunk, Splitter::ChunkV1][round % 2]);
+        let splitters = [
+            Splitter::Chunk,
+            Splitter::ChunkV1,
+            Splitter::Llama3Chunk,
+            Splitter::QwenChunk,
+        ];
+        let model = model(&merges, splitters[round % 4]);
         let encoder = Encoder::new(&model);
         staged += usize::from(encoder.phrases.is_some() && encoder.inside_words > 0);
         let mut memory = Memory::default();

@@ -50,3 +50,11 @@ fn class_of_non_ascii(c: char) -> Class {
         _ => Class::Other,
     }
 }
+
+/// Length in bytes of the run of characters of `class` at the start of `text`.
+#[inline]
+pub(super) fn run(text: &str, class: Class) -> usize {
+    text.char_indices()
+        .find(|&(_, c)| class_of(c) != class)
+        .map_or(text.len(), |(at, _)| at)
+}

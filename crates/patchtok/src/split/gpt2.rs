@@ -1,6 +1,6 @@
 //! GPT-2's pre-tokenizer pattern.
 
-use super::class::{Class, class_of};
+use super::class::{Class, class_of, run};
 
 /// GPT-2's pattern (Radford et al., 2019): its matches cover a text, and tokens are merged inside
 /// them. This crate cuts texts by a hand-written equal of it.
@@ -50,11 +50,4 @@ pub(super) fn contraction_letters(text: &[u8]) -> Option<usize> {
         [b'r' | b'v', b'e', ..] | [b'l', b'l', ..] => Some(2),
         _ => None,
     }
-}
-
-/// Length in bytes of the run of characters of `class` at the start of `text`.
-fn run(text: &str, class: Class) -> usize {
-    text.char_indices()
-        .find(|&(_, c)| class_of(c) != class)
-        .map_or(text.len(), |(at, _)| at)
 }

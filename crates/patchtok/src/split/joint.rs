@@ -1,19 +1,25 @@
-//! Whether a merge can reach across a border of GPT-2's pieces.
+//! Whether a merge can reach across a border of the pieces of a base.
 
 use super::class::{Class, class_of};
 use super::{Splitter, gpt2};
 
-/// Whether, wherever `left` and `right` stand side by side in a text, GPT-2's pattern cuts between
-/// them only where a chunk of `splitter` ends. If it says no, it may be so nevertheless.
+/// Whether, wherever `left` and `right` stand side by side in a text, the pattern of the base cuts
+/// between them only where a chunk of `splitter` ends. If it says no, it may be so nevertheless.
 ///
 /// The argument, by the characters on both sides, stands in `docs/tokenizer.md`.
 pub(crate) fn never_parts(splitter: Splitter, left: &[u8], right: &[u8]) -> bool {
     let (Some(&last), Some(&first)) = (left.last(), right.first()) else {
         return true;
     };
-    if is_continuation(first) || last == b' ' {
-        // Inside a character; or a blank, which goes with what follows, or is white space before
-        // white space.
+    if is_continuation(first) {
+        // Inside a character.
+        return true;
+    }
+    if splitter.digits().is_some() {
+        return never_parts_cl100k(left, right);
+    }
+    if last == b' ' {
+        // A blank goes with what follows, or is white space before white space.
         return true;
     }
     if splitter == Splitter::Chunk && (last, first) == (b'\n', b'\n') {
@@ -30,6 +36,27 @@ pub(crate) fn never_parts(splitter: Splitter, left: &[u8], right: &[u8]) -> bool
         let fine = |after| {
             before == after
                 || both_foreign && (after == Class::Letter || before == Class::Letter && after == Class::Other)
+        };
+        Class::ALL.into_iter().filter(|&class| after.has(class)).all(fine)
+    })
+}
+
+/// [`never_parts`] for the chunks of Llama 3 and Qwen.
+fn never_parts_cl100k(left: &[u8], right: &[u8]) -> bool {
+    let (last, first) = (left[left.len() - 1], right[0]);
+    if !last.is_ascii() && !first.is_ascii() {
+        return true;
+    }
+    let (before, after) = (classes_at_end(left), classes_at_start(right));
+    let is_line_end = |byte| matches!(byte, b'\r' | b'\n');
+    Class::ALL.into_iter().filter(|&class| before.has(class)).all(|before| {
+        // The first three are ends of chunks or no borders, the others no borders.
+        let fine = |after| {
+            before == after
+                || (before, after) == (Class::Other, Class::Letter)
+                || (before, after) == (Class::Space, Class::Letter) && !is_line_end(last)
+                || (before, after) == (Class::Other, Class::Space) && is_line_end(first)
+                || after == Class::Other && last == b' '
         };
         Class::ALL.into_iter().filter(|&class| after.has(class)).all(fine)
     })

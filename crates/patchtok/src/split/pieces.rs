@@ -1,7 +1,7 @@
-//! GPT-2's pieces of a text, one after the other, with the borders of chunks marked.
+//! The words of a text, one after the other, with the borders of chunks marked.
 
 use super::block::{self, WIDTH};
-use super::{Splitter, chunk, gpt2};
+use super::{Splitter, chunk, cl100k, gpt2};
 
 /// Bytes of a piece that are at hand without looking at the text again.
 pub(crate) const HEAD: usize = 16;
@@ -18,11 +18,36 @@ pub(crate) struct Piece {
     pub(crate) cut: bool,
 }
 
-/// Calls `visit` for every piece of `text` that [`GPT2_PATTERN`](super::GPT2_PATTERN) gives, in
-/// order; together they are `text`. With `CHUNKS` they carry the borders that
-/// `splitter` gives, which cuts by chunks. O(length of `text`).
+/// Calls `visit` for every word of `text`, in order; together they are `text`. Words are the pieces of
+/// `splitter` or, with `CHUNKS`, if it cuts by chunks, the pieces that these are made of, with the
+/// borders of chunks. O(length of `text`).
 #[inline]
-pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, mut visit: impl FnMut(Piece)) {
+pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, visit: impl FnMut(Piece)) {
+    match splitter.digits() {
+        None => for_each_of_gpt2::<CHUNKS>(splitter, text, visit),
+        Some(digits) => for_each_of_cl100k::<CHUNKS>(digits, text, visit),
+    }
+}
+
+/// [`for_each`] for the patterns of Llama 3 and Qwen, character by character.
+fn for_each_of_cl100k<const CHUNKS: bool>(digits: usize, text: &str, mut visit: impl FnMut(Piece)) {
+    let (mut start, mut cut) = (0, true);
+    while start < text.len() {
+        let rest = &text[start..];
+        let end = start + cl100k::first_piece(rest, digits);
+        let mut head = [0; HEAD];
+        match rest.as_bytes().first_chunk() {
+            Some(first) => head = *first,
+            None => head[..rest.len()].copy_from_slice(rest.as_bytes()),
+        }
+        visit(Piece { head, start, end, cut });
+        (start, cut) = (end, CHUNKS && cl100k::is_border(text, end));
+    }
+}
+
+/// [`for_each`] for GPT-2's pattern, a block at a time.
+#[inline]
+fn for_each_of_gpt2<const CHUNKS: bool>(splitter: Splitter, text: &str, mut visit: impl FnMut(Piece)) {
     let bytes = text.as_bytes();
     let blank_lines = splitter == Splitter::ChunkV1;
     let mut tail = Tail::default();

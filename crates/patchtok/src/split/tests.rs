@@ -24,7 +24,24 @@ fn expected<'t>(pattern: &SysRegex, text: &'t str) -> Vec<&'t str> {
     pieces
 }
 
-/// The pieces of GPT-2 and the chunks that the search by blocks gives.
+/// The splitters that cut by chunks, behind those whose pieces they join.
+const CHUNKED: [(Splitter, Splitter); 4] = [
+    (Splitter::Gpt2, Splitter::ChunkV1),
+    (Splitter::Gpt2, Splitter::Chunk),
+    (Splitter::Llama3, Splitter::Llama3Chunk),
+    (Splitter::Qwen, Splitter::QwenChunk),
+];
+
+/// The pieces of `text` that end where a match of `ends` does.
+fn merged_with_previous<'t>(ends: &SysRegex, text: &'t str) -> Vec<&'t str> {
+    let places = ends.find_iter(text).map(|(_, end)| end).chain([text.len()]);
+    let mut start = 0;
+    let mut pieces: Vec<&str> = places.map(|end| &text[std::mem::replace(&mut start, end)..end]).collect();
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+/// The words and the chunks that the search for words gives.
 fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
     let (mut words, mut chunks, mut start) = (Vec::new(), Vec::new(), 0);
     pieces::for_each::<true>(splitter, text, |piece| {
@@ -53,7 +70,7 @@ fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
 fn blocks_give_the_same_pieces() {
     let parts = [
         " ", " ", "  ", "\n", "\n\n", "\t", "'", "'s", "'re", "'l", "a", "b", "st", "the", "1", "23", ".", "--", "(",
-        "\u{0}", "é", "—", "年", "２", "\u{a0}", "🦀",
+        "\r\n", "'S", "\u{0}", "é", "—", "年", "２", "\u{a0}", "🦀",
     ];
     let mut state = 3u64;
     let mut next = |below: usize| {
@@ -74,8 +91,8 @@ fn blocks_give_the_same_pieces() {
                 text.push_str(&" word"[next(2)..]);
             }
         }
-        for splitter in [Splitter::ChunkV1, Splitter::Chunk] {
-            let expected = [pieces(Splitter::Gpt2, &text), pieces(splitter, &text)];
+        for (base, splitter) in CHUNKED {
+            let expected = [pieces(base, &text), pieces(splitter, &text)];
             assert_eq!(by_blocks(splitter, &text), expected, "{splitter:?} of {text:?}");
         }
     }
@@ -116,6 +133,52 @@ fn examples() {
 }
 
 #[test]
+fn examples_of_llama_3_and_qwen() {
+    for (text, words, chunks) in [
+        ("the  cat", vec!["the", " ", " cat"], vec!["the ", " cat"]),
+        (
+            "f(x);\n\n    g(x);\n",
+            vec!["f", "(x", ");\n\n", "   ", " g", "(x", ");\n"],
+            vec!["f(x);\n\n", "   ", " g(x);\n"],
+        ),
+        ("x\n \n y", vec!["x", "\n \n", " y"], vec!["x\n \n", " y"]),
+        ("a.\n b", vec!["a", ".\n", " b"], vec!["a.\n", " b"]),
+        ("It'Sa ('is", vec!["It", "'S", "a", " ('", "is"], vec!["It'S", "a ('", "is"]),
+        ("x'ſ", vec!["x", "'ſ"], vec!["x'ſ"]),
+        ("--a -b", vec!["--", "a", " -", "b"], vec!["--", "a -", "b"]),
+        ("年２", vec!["年", "２"], vec!["年", "２"]),
+    ] {
+        for (base, splitter) in &CHUNKED[2..] {
+            assert_eq!(pieces(*base, text), words, "{text:?}");
+            assert_eq!(pieces(*splitter, text), chunks, "{text:?}");
+        }
+    }
+    for (splitter, expected) in [
+        (Splitter::Llama3, vec!["a", " ", "123", "456", "7"]),
+        (Splitter::Llama3Chunk, vec!["a 123", "456", "7"]),
+        (Splitter::Qwen, vec!["a", " ", "1", "2", "3", "4", "5", "6", "7"]),
+        (Splitter::QwenChunk, vec!["a 1", "2", "3", "4", "5", "6", "7"]),
+    ] {
+        assert_eq!(pieces(splitter, "a 1234567"), expected);
+    }
+}
+
+/// Every letter that may stand behind the apostrophe of a contraction is known.
+#[test]
+fn contractions_in_capitals_and_small_letters() {
+    let pattern = SysRegex::new(LLAMA3_PATTERN).unwrap();
+    let mut found = 0;
+    for c in '\0'..=char::MAX {
+        for text in [format!("x'{c}y"), format!("x'l{c}y"), format!("x'{c}ey")] {
+            let words = pieces(Splitter::Llama3, &text);
+            found += usize::from(words.len() == 3 && words[1].starts_with('\''));
+            assert_eq!(words, expected(&pattern, &text), "{text:?}");
+        }
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[test]
 fn every_character_has_the_class_of_the_regular_expressions() {
     let gpt2 = SysRegex::new(GPT2_PATTERN).unwrap();
     // Three characters a line: alone, behind a letter, behind a digit. Runs tell letters, numbers
@@ -137,17 +200,24 @@ fn every_character_has_the_class_of_the_regular_expressions() {
 
 #[test]
 fn random_texts_are_cut_like_the_patterns() {
-    let alphabet: Vec<char> = " '’\t\n\n\n\u{a0}\u{3000}\u{2008}sStrevmld01２①.-\"(—・ー年é中יא،\u{5b8}"
+    let alphabet: Vec<char> = " '’\t\r\n\n\n\u{a0}\u{3000}\u{2008}\u{85}sStrevmldſ01２①.-\"(—・ー年é中יא،\u{5b8}"
         .chars()
         .collect();
     let patterns = [
         (Splitter::Gpt2, GPT2_PATTERN),
         (Splitter::ChunkV1, CHUNK_PATTERN_V1),
         (Splitter::Chunk, CHUNK_PATTERN),
+        (Splitter::Llama3, LLAMA3_PATTERN),
+        (Splitter::Qwen, QWEN_PATTERN),
     ]
     .map(|(splitter, pattern)| (splitter, SysRegex::new(pattern).unwrap()));
+    let ends = [
+        (Splitter::Llama3, Splitter::Llama3Chunk, LLAMA3_CHUNK_ENDS),
+        (Splitter::Qwen, Splitter::QwenChunk, QWEN_CHUNK_ENDS),
+    ]
+    .map(|(base, splitter, ends)| (base, splitter, SysRegex::new(ends).unwrap()));
     let mut state = 7u64;
-    for round in 0..4000 {
+    for round in 0..8000 {
         let text: String = (0..round % 23)
             .map(|_| {
                 state = state
@@ -171,6 +241,15 @@ fn random_texts_are_cut_like_the_patterns() {
                 expected(pattern, &text),
                 "{splitter:?} of {text:?}"
             );
+        }
+        for (base, splitter, ends) in &ends {
+            let chunks = pieces(*splitter, &text);
+            assert_eq!(chunks, merged_with_previous(ends, &text), "{splitter:?} of {text:?}");
+            let mut parts = Vec::new();
+            for chunk in chunks {
+                base.for_each_in_chunk(chunk, |piece| parts.push(piece));
+            }
+            assert_eq!(parts, pieces(*base, &text), "{splitter:?} of {text:?}");
         }
     }
 }
@@ -258,14 +337,14 @@ fn tokens_that_never_part_have_no_border_inside_a_chunk() {
     let partial = Partial::new();
     let tokens: Vec<Vec<u8>> = [
         "a", "s", "re", "1", " ", "\n", " a", "'", "('", "(", ".", "—", "é", "年", "ー", "・", "２", "\u{3000}",
-        "\u{a0}", "r",
+        "\u{a0}", "r", "\r\n", "\t", ".\n",
     ]
     .iter()
     .map(|token| token.as_bytes().to_vec())
     .chain([&b"\xe3\x83"[..], b"\xe5", b"\xe2\x80", b"\x82", b"\x83\xbb", b"\xc2"].map(<[u8]>::to_vec))
     .collect();
     let (mut never, mut always) = (0, 0);
-    for splitter in [Splitter::ChunkV1, Splitter::Chunk] {
+    for (base, splitter) in CHUNKED {
         for left in &tokens {
             for right in &tokens {
                 let says = never_parts(splitter, left, right);
@@ -275,7 +354,7 @@ fn tokens_that_never_part_have_no_border_inside_a_chunk() {
                         for after in ["", "a", "é", "1", " ", "(", "'", "e", "\n"] {
                             let text = format!("{before}{text}{after}");
                             let place = before.len() + place;
-                            parts |= has_border(Splitter::Gpt2, &text, place) && !has_border(splitter, &text, place);
+                            parts |= has_border(base, &text, place) && !has_border(splitter, &text, place);
                         }
                     }
                 }
