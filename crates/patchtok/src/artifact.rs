@@ -3,25 +3,26 @@
 //! ```text
 //! offset  bytes
 //! 0       8      magic "PATCHTOK"
-//! 8       4      format version, u32 little-endian: 2
+//! 8       4      format version, u32 little-endian: 3
 //! 12      8      payload length n, u64 little-endian
 //! 20      4      CRC-32 (IEEE) of the payload, u32 little-endian
-//! 24      n      payload: bincode 2, standard configuration, of `Payload` and then `Segmentation`
+//! 24      n      payload: bincode 2, standard configuration, of `Payload`, `Segmentation` and `Frame`
 //! ```
 //!
-//! Version 1 has no segmentation: it is byte pair encoding.
+//! Version 1 has no segmentation: it is byte pair encoding. Versions 1 and 2 have no frame: nothing is
+//! normalized, merges are not ignored, and the post-processor is `ByteLevel`.
 //!
 //! A file that differs from this in any byte, or holds a tokenizer that contradicts itself, is an
 //! error.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Merge, Model, Segmentation, Special, Vocab};
+use crate::model::{Frame, Merge, Model, Segmentation, Special, Vocab};
 use crate::split::Splitter;
 use crate::{Error, PatchMap, Result};
 
 const MAGIC: [u8; 8] = *b"PATCHTOK";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The oldest version that is read.
 const OLDEST: u32 = 1;
@@ -57,7 +58,7 @@ pub(crate) fn encode(model: &Model, patch_map: Option<&PatchMap>) -> Result<Vec<
         specials: model.specials().to_vec(),
         patch_map: patch_map.cloned(),
     };
-    let payload = bincode::serde::encode_to_vec((&payload, model.segmentation()), config())
+    let payload = bincode::serde::encode_to_vec((&payload, model.segmentation(), model.frame()), config())
         .map_err(|error| Error::Artifact(format!("cannot be written: {error}")))?;
     let mut file = Vec::with_capacity(HEADER + payload.len());
     file.extend_from_slice(&MAGIC);
@@ -94,15 +95,20 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Model, Option<PatchMap>)> {
     if crc32fast::hash(payload) != u32::from_le_bytes(*crc) {
         return Err(damaged("the checksum does not match".into()));
     }
-    let unreadable = |error| damaged(format!("the payload cannot be read: {error}"));
-    let ((payload, segmentation), read): ((Payload, Segmentation), usize) = match version {
-        1 => bincode::serde::decode_from_slice(payload, config())
-            .map(|(payload, read)| ((payload, Segmentation::Bpe), read))
-            .map_err(unreadable)?,
-        _ => bincode::serde::decode_from_slice(payload, config()).map_err(unreadable)?,
+    let mut rest = payload;
+    let payload: Payload = next(&mut rest)?;
+    let segmentation = if version < 2 {
+        Segmentation::Bpe
+    } else {
+        next(&mut rest)?
     };
-    if read as u64 != length {
-        return Err(damaged(format!("{} bytes follow the tokenizer", length - read as u64)));
+    let frame = if version < 3 {
+        Frame::default()
+    } else {
+        next(&mut rest)?
+    };
+    if !rest.is_empty() {
+        return Err(damaged(format!("{} bytes follow the tokenizer", rest.len())));
     }
     let mut bytes = payload.token_bytes.as_slice();
     let mut vocab = Vocab::default();
@@ -117,7 +123,16 @@ pub(crate) fn decode(file: &[u8]) -> Result<(Model, Option<PatchMap>)> {
         return Err(damaged(format!("{} bytes belong to no token", bytes.len())));
     }
     let model = Model::new(vocab, payload.merges, payload.specials, payload.splitter)?;
-    Ok((model.with_segmentation(segmentation), payload.patch_map))
+    let model = model.with_frame(frame)?.with_segmentation(segmentation);
+    Ok((model, payload.patch_map))
+}
+
+/// Takes the next value off `rest`.
+fn next<T: serde::de::DeserializeOwned>(rest: &mut &[u8]) -> Result<T> {
+    let (value, read) = bincode::serde::decode_from_slice(rest, config())
+        .map_err(|error| Error::Artifact(format!("the payload cannot be read: {error}")))?;
+    *rest = &rest[read..];
+    Ok(value)
 }
 
 fn config() -> impl bincode::config::Config {
@@ -170,13 +185,33 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_read() {
+    fn old_versions_are_read() {
         let bytes = encode(&model(), None).unwrap();
-        let mut old = file(&bytes[HEADER..bytes.len() - 1]);
-        old[8] = 1;
-        assert_eq!(decode(&old).unwrap(), (model(), None));
-        old[8] = 3;
-        assert!(decode(&old).is_err());
+        // The frame takes three bytes, the segmentation one.
+        for (version, missing) in [(2, 3), (1, 4)] {
+            let mut old = file(&bytes[HEADER..bytes.len() - missing]);
+            assert!(decode(&old).is_err());
+            old[8] = version;
+            assert_eq!(decode(&old).unwrap(), (model(), None));
+            old[8] = 4;
+            assert!(decode(&old).is_err());
+        }
+    }
+
+    #[test]
+    fn the_frame_comes_back() {
+        let frame = Frame {
+            normalizer: crate::model::Normalizer::Nfc,
+            ignore_merges: true,
+            post_processor: Some("{}".into()),
+        };
+        let model = model().with_frame(frame).unwrap();
+        assert_eq!(decode(&encode(&model, None).unwrap()).unwrap(), (model, None));
+        let broken = Frame {
+            post_processor: Some("{".into()),
+            ..Frame::default()
+        };
+        assert!(self::model().with_frame(broken).is_err());
     }
 
     #[test]

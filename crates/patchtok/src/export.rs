@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
-use crate::base::chunk_split;
-use crate::model::{Model, Segmentation, Special};
+use crate::base::split_of;
+use crate::model::{Model, Normalizer, Segmentation, Special};
 use crate::split::Splitter;
 use crate::tokenizer::TOKENIZER_JSON;
 use crate::{Error, Result, byte_level};
@@ -21,9 +21,15 @@ pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
         truncation: (),
         padding: (),
         added_tokens: model.specials().iter().map(added_token).collect(),
-        normalizer: (),
+        normalizer: match model.normalizer() {
+            Normalizer::None => Value::Null,
+            Normalizer::Nfc => json!({ "type": "NFC" }),
+        },
         pre_tokenizer: pre_tokenizer(model.splitter()),
-        post_processor: byte_level_part(true),
+        post_processor: match model.post_processor() {
+            None => byte_level_part(true),
+            Some(json) => serde_json::from_str(json).map_err(Error::json(Path::new(TOKENIZER_JSON)))?,
+        },
         decoder: byte_level_part(true),
         model: match model.segmentation() {
             Segmentation::Bpe => ModelPart::Bpe {
@@ -33,7 +39,7 @@ pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
                 end_of_word_suffix: (),
                 fuse_unk: false,
                 byte_fallback: false,
-                ignore_merges: false,
+                ignore_merges: model.ignores_merges(),
                 vocab: VocabById(model),
                 merges: MergePairs(model),
             },
@@ -56,7 +62,7 @@ struct File<'m> {
     truncation: (),
     padding: (),
     added_tokens: Vec<Value>,
-    normalizer: (),
+    normalizer: Value,
     pre_tokenizer: Value,
     post_processor: Value,
     decoder: Value,
@@ -89,7 +95,7 @@ fn pre_tokenizer(splitter: Splitter) -> Value {
     match splitter {
         Splitter::Gpt2 => byte_level_part(true),
         _ => {
-            json!({ "type": "Sequence", "pretokenizers": [chunk_split(splitter), byte_level_part(false)] })
+            json!({ "type": "Sequence", "pretokenizers": [split_of(splitter), byte_level_part(false)] })
         }
     }
 }

@@ -5,8 +5,9 @@
 //!
 //! You will meet three types:
 //!
-//! * [`PatchTokenizer`] encodes and decodes. It reads GPT-2-like `tokenizer.json` files and what
-//!   this crate writes, and gives the same ids as the Hugging Face `tokenizers` library.
+//! * [`PatchTokenizer`] encodes and decodes. It reads `tokenizer.json` files of the kinds of GPT-2,
+//!   Llama 3 and Qwen and what this crate writes, and gives the same ids as the Hugging Face
+//!   `tokenizers` library.
 //! * [`VocabBuilder`] makes a patched tokenizer from a base tokenizer and a [`Corpus`].
 //! * [`PatchMap`] says what was swapped: which base tokens a new token stands for, so that a
 //!   model's embedding rows can be carried over.
@@ -49,8 +50,8 @@
 //! # What it is not
 //!
 //! * Not a tokenizer trainer from nothing: it starts from a trained vocabulary.
-//! * Not a reader of every `tokenizer.json`: only byte-level BPE with GPT-2's pre-tokenizer,
-//!   without a normalizer. Everything else is an error that names the part.
+//! * Not a reader of every `tokenizer.json`: only byte-level BPE with the pre-tokenizer of GPT-2,
+//!   Llama 3 or Qwen. Everything else is an error that names the part.
 //! * Not a model tool: it knows nothing of tensors.
 
 mod artifact;

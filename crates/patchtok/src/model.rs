@@ -1,7 +1,11 @@
 //! A byte-level BPE model: tokens, merges, special tokens and the splitter, checked once when it is
 //! made.
 
+use std::borrow::Cow;
+
 use hashbrown::{HashMap, HashSet};
+// The same version of Unicode as in the `tokenizers` library.
+use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::split::Splitter;
 use crate::{Error, Result};
@@ -112,6 +116,36 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Vocab {
     }
 }
 
+/// What is done to a text before it is cut into pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Normalizer {
+    #[default]
+    None,
+    /// Unicode's canonical composition.
+    Nfc,
+}
+
+impl Normalizer {
+    /// The text that pieces are cut from.
+    pub(crate) fn apply(self, text: &str) -> Cow<'_, str> {
+        if self == Normalizer::None || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.nfc().map(|(c, _)| c).collect())
+    }
+}
+
+/// What a `tokenizer.json` says besides tokens, merges, special tokens and pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Frame {
+    pub(crate) normalizer: Normalizer,
+    /// Whether a piece that is a token becomes this token, whatever the merges say.
+    pub(crate) ignore_merges: bool,
+    /// JSON of a post-processor that adds special tokens when it is asked to, which this crate does
+    /// not do.
+    pub(crate) post_processor: Option<String>,
+}
+
 /// A model whose parts fit: every byte has a token, every merge spells its result, every token has
 /// at most one merge that makes it, and no two ordinary tokens have the same bytes. There are no
 /// merges where the segmentation has no use for them.
@@ -122,6 +156,7 @@ pub(crate) struct Model {
     specials: Vec<Special>,
     splitter: Splitter,
     segmentation: Segmentation,
+    frame: Frame,
     byte_ids: [u32; 256],
 }
 
@@ -143,8 +178,42 @@ impl Model {
             specials,
             splitter,
             segmentation: Segmentation::Bpe,
+            frame: Frame::default(),
             byte_ids,
         })
+    }
+
+    /// The same model in another frame, which is checked.
+    pub(crate) fn with_frame(self, frame: Frame) -> Result<Self> {
+        if frame.ignore_merges && self.splitter.is_chunked() {
+            return Err(Error::Unsupported("ignore_merges = true of a patched tokenizer".into()));
+        }
+        if let Some(special) = self.specials.iter().find(|special| {
+            let normalized = frame.normalizer.apply(&special.content);
+            special.normalized && normalized != special.content
+        }) {
+            let content = &special.content;
+            return Err(Error::Unsupported(format!(
+                "the added token {content:?}, which the normalizer changes,"
+            )));
+        }
+        if let Some(json) = &frame.post_processor
+            && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(json)
+        {
+            return Err(inconsistent(format!("the post-processor is not JSON: {error}")));
+        }
+        Ok(Model { frame, ..self })
+    }
+
+    /// The model that is made from this one by other tokens and merges, and by chunks if this one does
+    /// not cut by chunks yet.
+    pub(crate) fn patched(&self, vocab: Vocab, merges: Vec<Merge>) -> Result<Self> {
+        let splitter = self.splitter.chunked().unwrap_or(self.splitter);
+        let frame = Frame {
+            ignore_merges: false,
+            ..self.frame.clone()
+        };
+        Model::new(vocab, merges, self.specials.clone(), splitter)?.with_frame(frame)
     }
 
     /// The same tokens under another segmentation.
@@ -179,6 +248,29 @@ impl Model {
 
     pub(crate) fn segmentation(&self) -> Segmentation {
         self.segmentation
+    }
+
+    pub(crate) fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    pub(crate) fn normalizer(&self) -> Normalizer {
+        self.frame.normalizer
+    }
+
+    pub(crate) fn post_processor(&self) -> Option<&str> {
+        self.frame.post_processor.as_deref()
+    }
+
+    /// Whether a piece that is a token becomes this token, whatever the merges say.
+    pub(crate) fn ignores_merges(&self) -> bool {
+        self.frame.ignore_merges && self.segmentation == Segmentation::Bpe
+    }
+
+    /// The tokens that are not special, with their ids.
+    pub(crate) fn ordinary(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let special_ids: HashSet<u32, Hasher> = self.specials.iter().map(|special| special.id).collect();
+        self.vocab.iter().filter(move |(id, _)| !special_ids.contains(id))
     }
 
     /// The token of each byte.

@@ -1,13 +1,12 @@
 //! Finding special tokens in raw text, before it is split.
 //!
 //! As in Hugging Face: at each place the longest special token that starts there wins, scanning
-//! from the left; first for the tokens that are not normalized, then, in what is left, for the ones
-//! that are (no tokenizer that this crate reads has a normalizer, so only the order of the two
-//! searches matters).
+//! from the left; first for the tokens that are not normalized, then, in what is left, which is
+//! normalized, for the ones that are.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use crate::model::Special;
+use crate::model::{Normalizer, Special};
 use crate::{Error, Result};
 
 /// A stretch of text, or a special token that was found.
@@ -22,22 +21,27 @@ pub(crate) enum Segment<'t> {
 pub(crate) struct SpecialFinder {
     raw: Option<Group>,
     normalized: Option<Group>,
+    normalizer: Normalizer,
 }
 
 impl SpecialFinder {
-    pub(crate) fn new(specials: &[Special]) -> Result<Self> {
+    pub(crate) fn new(specials: &[Special], normalizer: Normalizer) -> Result<Self> {
         let group = |normalized| Group::new(specials.iter().filter(|special| special.normalized == normalized));
         Ok(SpecialFinder {
             raw: group(false)?,
             normalized: group(true)?,
+            normalizer,
         })
     }
 
-    /// Calls `segment` for every segment of `text` in order; texts are not empty.
+    /// Calls `segment` for every segment of `text` in order; texts are normalized and not empty.
     #[inline]
-    pub(crate) fn for_each<'t>(&self, text: &'t str, mut segment: impl FnMut(Segment<'t>)) {
+    pub(crate) fn for_each(&self, text: &str, mut segment: impl FnMut(Segment<'_>)) {
         for_each_in(self.raw.as_ref(), text, &mut |part| match part {
-            Segment::Text(rest) => for_each_in(self.normalized.as_ref(), rest, &mut segment),
+            Segment::Text(rest) => {
+                let rest = self.normalizer.apply(rest);
+                for_each_in(self.normalized.as_ref(), &rest, &mut segment);
+            }
             found => segment(found),
         });
     }
@@ -98,22 +102,25 @@ mod tests {
 
     #[test]
     fn the_longest_at_the_leftmost_place_wins() {
-        let finder = SpecialFinder::new(&[
+        let specials = [
             special(1, "<a>", false),
             special(2, "<a><b>", false),
             special(3, "é", false),
             special(4, "x<", true),
-        ])
-        .unwrap();
-        let mut found = Vec::new();
-        finder.for_each("x<a><b>é<a>x<", |segment| found.push(segment));
-        let expected = [
-            Segment::Text("x"),
-            Segment::Special(2),
-            Segment::Special(3),
-            Segment::Special(1),
-            Segment::Special(4),
         ];
-        assert_eq!(found, expected);
+        for (normalizer, expected) in [
+            (Normalizer::None, ["e\u{301}", "#2", "#3", "#1", "#4"]),
+            (Normalizer::Nfc, ["é", "#2", "#3", "#1", "#4"]),
+        ] {
+            let finder = SpecialFinder::new(&specials, normalizer).unwrap();
+            let mut found = Vec::new();
+            finder.for_each("e\u{301}<a><b>é<a>x<", |segment| {
+                found.push(match segment {
+                    Segment::Text(text) => text.to_owned(),
+                    Segment::Special(id) => format!("#{id}"),
+                });
+            });
+            assert_eq!(found, expected);
+        }
     }
 }

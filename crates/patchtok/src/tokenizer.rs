@@ -18,8 +18,9 @@ pub(crate) const ARTIFACT: &str = "patch_tokenizer.bin";
 ///
 /// Its meaning is that of the `tokenizer.json` it comes from or [`save`](PatchTokenizer::save)s:
 /// the Hugging Face `tokenizers` library gives the same ids for every text. Special tokens (added
-/// tokens such as `<|endoftext|>`) are found in the text, as there. Every text and every byte
-/// string comes back from its ids unchanged.
+/// tokens such as `<|endoftext|>`) are found in the text, as there; none are added to it, as there
+/// with `add_special_tokens = false`. Every text and every byte string comes back from its ids
+/// unchanged, but for what a normalizer (Qwen's NFC) changes first.
 ///
 /// The tokenizer is immutable and can be shared between threads.
 ///
@@ -54,8 +55,8 @@ impl std::fmt::Debug for PatchTokenizer {
 }
 
 impl PatchTokenizer {
-    /// Reads a `tokenizer.json`: byte-level BPE with GPT-2's pre-tokenizer, or one that this crate
-    /// wrote.
+    /// Reads a `tokenizer.json`: byte-level BPE with the pre-tokenizer of GPT-2, Llama 3 or Qwen, or
+    /// one that this crate wrote.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Json`] for a file that cannot be read, [`Error::Unsupported`] for
@@ -92,7 +93,7 @@ impl PatchTokenizer {
     /// Compiles a model; a patch map is checked against it.
     pub(crate) fn new(model: Model, patch_map: Option<PatchMap>) -> Result<Self> {
         let encoder = Encoder::new(&model);
-        let specials = SpecialFinder::new(model.specials())?;
+        let specials = SpecialFinder::new(model.specials(), model.normalizer())?;
         let tokenizer = PatchTokenizer {
             model,
             encoder,
@@ -152,8 +153,9 @@ impl PatchTokenizer {
     /// The ids of `text` in which special tokens are ordinary text.
     pub fn encode_ordinary(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
+        let text = self.model.normalizer().apply(text);
         self.encoder
-            .encode(&self.model, text, self.memory.take().get(), &mut ids);
+            .encode(&self.model, &text, self.memory.take().get(), &mut ids);
         ids
     }
 
@@ -184,15 +186,17 @@ impl PatchTokenizer {
     /// cuts: quadratic, for checking.
     pub fn encode_reference(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        let tokens = match self.segmentation() {
-            Segmentation::Bpe => None,
-            Segmentation::MinTokens => Some(min_tokens::ordinary(&self.model)),
-        };
+        let tokens = min_tokens::ordinary(&self.model);
         self.specials.for_each(text, |segment| match segment {
             Segment::Special(id) => ids.push(id),
             Segment::Text(text) => self.model.splitter().for_each(text, |piece| {
-                if let Some(tokens) = &tokens {
-                    return ids.extend(min_tokens::reference(tokens, piece.as_bytes()));
+                if self.segmentation() == Segmentation::MinTokens {
+                    return ids.extend(min_tokens::reference(&tokens, piece.as_bytes()));
+                }
+                if self.model.ignores_merges()
+                    && let Some(&id) = tokens.get(piece.as_bytes())
+                {
+                    return ids.push(id);
                 }
                 let mut symbols = piece
                     .bytes()
@@ -225,7 +229,7 @@ impl PatchTokenizer {
     }
 
     /// The bytes of `ids`: the inverse of [`encode`](PatchTokenizer::encode) and
-    /// [`encode_bytes`](PatchTokenizer::encode_bytes).
+    /// [`encode_bytes`](PatchTokenizer::encode_bytes), if nothing is normalized.
     ///
     /// # Errors
     /// [`Error::UnknownId`].

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::merges::{Merges, NO_RANK};
+use super::merges::NO_RANK;
 
 /// End of the list.
 const NONE: usize = usize::MAX;
@@ -25,18 +25,20 @@ struct Node {
     next: usize,
 }
 
+/// Memory that is used again.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     nodes: Vec<Node>,
     /// Rank and position of pairs; an entry is stale when the node at the position has another rank
     /// by now.
     queue: BinaryHeap<Reverse<u64>>,
 }
 
-/// Appends the tokens of the piece `symbols` to `out`. O(n log n).
-pub(super) fn merge(
+/// Appends the tokens of the piece `symbols` to `out`. `pair` gives the rank of the merge of two tokens
+/// and its result. O(n log n).
+pub(crate) fn merge(
     symbols: impl Iterator<Item = u32>,
-    merges: &Merges,
+    pair: impl Fn(u32, u32) -> (u32, u32),
     Scratch { nodes, queue }: &mut Scratch,
     out: &mut Vec<u32>,
 ) {
@@ -52,7 +54,7 @@ pub(super) fn merge(
     last.next = NONE;
     queue.clear();
     for at in 0..nodes.len() {
-        rate(at, nodes, merges, queue);
+        rate(at, nodes, &pair, queue);
     }
     while let Some(Reverse(entry)) = queue.pop() {
         let rank = (entry >> POSITION_BITS) as u32;
@@ -68,9 +70,9 @@ pub(super) fn merge(
         if next != NONE {
             nodes[next].prev = at;
         }
-        rate(at, nodes, merges, queue);
+        rate(at, nodes, &pair, queue);
         if nodes[at].prev != NONE {
-            rate(nodes[at].prev, nodes, merges, queue);
+            rate(nodes[at].prev, nodes, &pair, queue);
         }
     }
     let mut at = 0;
@@ -81,11 +83,11 @@ pub(super) fn merge(
 }
 
 /// Notes the rank of the pair that starts at `at` and queues it.
-fn rate(at: usize, nodes: &mut [Node], merges: &Merges, queue: &mut BinaryHeap<Reverse<u64>>) {
+fn rate(at: usize, nodes: &mut [Node], pair: impl Fn(u32, u32) -> (u32, u32), queue: &mut BinaryHeap<Reverse<u64>>) {
     let next = nodes[at].next;
     let (rank, result) = match next {
         NONE => (NO_RANK, NO_RANK),
-        next => merges.get(nodes[at].symbol, nodes[next].symbol),
+        next => pair(nodes[at].symbol, nodes[next].symbol),
     };
     (nodes[at].rank, nodes[at].result) = (rank, result);
     if rank != NO_RANK {

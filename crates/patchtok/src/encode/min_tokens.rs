@@ -147,7 +147,5 @@ pub(crate) fn reference(tokens: &HashMap<&[u8], u32, Hasher>, piece: &[u8]) -> V
 
 /// The ordinary tokens of a model by their bytes.
 pub(crate) fn ordinary(model: &Model) -> HashMap<&[u8], u32, Hasher> {
-    let special = |id: u32| model.specials().iter().any(|special| special.id == id);
-    let tokens = model.vocab().iter().filter(|&(id, _)| !special(id));
-    tokens.map(|(id, token)| (token, id)).collect()
+    model.ordinary().map(|(id, token)| (token, id)).collect()
 }

@@ -8,7 +8,7 @@
 //! Merges in an order that no training gives go through a `heap`.
 
 mod cache;
-mod heap;
+pub(crate) mod heap;
 mod linear;
 mod merges;
 pub(crate) mod min_tokens;
@@ -24,13 +24,12 @@ use std::sync::OnceLock;
 
 use hashbrown::HashTable;
 
-pub(crate) use merges::{Merges, pair_key};
+pub(crate) use merges::{Merges, NO_RANK, pair_key};
 pub(crate) use pool::{Pool, Pooled};
 
 use crate::model::{Hasher, Model, Segmentation};
 use crate::split;
 use linear::{Tables, Trie};
-use merges::NO_RANK;
 use min_tokens::MinTokens;
 use phrases::{CUT, Pending, Phrases};
 use spine::Spines;
@@ -66,7 +65,8 @@ pub(crate) struct Encoder {
     inside_words: u32,
     /// The other merges, if there are any.
     phrases: Option<Phrases>,
-    /// Tokens of the first stage that their own bytes are encoded as.
+    /// Tokens of the first stage that their own bytes are encoded as; all tokens, if a piece that is a
+    /// token is not merged.
     whole: HashTable<u32>,
     longest: usize,
     /// Made when the first long piece comes.
@@ -98,7 +98,11 @@ impl Encoder {
         };
         let bytes_of = |id| model.vocab().get(id).unwrap_or(&[]);
         let mut whole = HashTable::with_capacity(inside_words as usize);
-        for id in encoder.reachable(model, inside_words) {
+        let whole_ids = match model.ignores_merges() {
+            true => model.ordinary().map(|(id, _)| id).collect(),
+            false => encoder.reachable(model, inside_words),
+        };
+        for id in whole_ids {
             encoder.longest = encoder.longest.max(bytes_of(id).len());
             whole.insert_unique(hash(bytes_of(id)), id, |&id| hash(bytes_of(id)));
         }
@@ -159,7 +163,8 @@ impl Encoder {
             linear::encode(bytes, limit, tables, &mut scratch.linear, out);
         } else {
             let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
-            heap::merge(symbols, &self.merges, &mut scratch.heap, out);
+            let pair = |left, right| self.merges.get(left, right);
+            heap::merge(symbols, pair, &mut scratch.heap, out);
         }
     }
 

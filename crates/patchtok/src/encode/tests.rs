@@ -82,7 +82,8 @@ fn every_way_equals_the_reference() {
             let expected = reference(&encoder, &model, &text);
             let symbols = || text.bytes().map(|byte| model.byte_ids()[usize::from(byte)]);
             let mut heaped = Vec::new();
-            heap::merge(symbols(), encoder.merges(), &mut heap::Scratch::default(), &mut heaped);
+            let pair = |left, right| encoder.merges.get(left, right);
+            heap::merge(symbols(), pair, &mut heap::Scratch::default(), &mut heaped);
             assert_eq!(heaped, expected, "heap of {text:?}");
             if text.len() <= scan::LIMIT {
                 let mut scanned = Vec::new();
@@ -217,7 +218,8 @@ fn the_time_of_a_long_piece_is_linear() {
     );
     let mut heaped = Vec::new();
     let symbols = text.bytes().map(|byte| model.byte_ids()[usize::from(byte)]);
-    heap::merge(symbols, encoder.merges(), &mut heap::Scratch::default(), &mut heaped);
+    let pair = |left, right| encoder.merges.get(left, right);
+    heap::merge(symbols, pair, &mut heap::Scratch::default(), &mut heaped);
     assert_eq!(ids, heaped);
 }
 

@@ -7,9 +7,8 @@ use rayon::prelude::*;
 
 use crate::encode::{Encoder, Scratch};
 use crate::model::{Hasher, Model};
-use crate::special::{Segment, SpecialFinder};
-use crate::split::Splitter;
-use crate::{Corpus, Error, Result};
+use crate::special::Segment;
+use crate::{Corpus, Error, PatchTokenizer, Result};
 
 /// A number of the corpus and the same of the held-out corpus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,17 +63,17 @@ impl Chunk {
 }
 
 impl Chunks {
-    /// Reads the corpora. `min_documents` bounds the document lists; `progress` is told the number
+    /// Reads the corpora, cut as tokenizers made from `base` do it. `min_documents` bounds the document lists; `progress` is told the number
     /// of documents.
     pub(super) fn read(
-        specials: &SpecialFinder,
+        base: &PatchTokenizer,
         corpus: &Corpus,
         heldout: Option<&Corpus>,
         min_documents: usize,
         mut progress: impl FnMut(u64),
     ) -> Result<Self> {
         let mut folder = Folder {
-            specials,
+            base,
             index: HashTable::new(),
             list: Vec::new(),
         };
@@ -159,8 +158,8 @@ impl Tokens {
 }
 
 /// Chunks that are being collected.
-struct Folder<'s> {
-    specials: &'s SpecialFinder,
+struct Folder<'b> {
+    base: &'b PatchTokenizer,
     /// Places in `list`, by text.
     index: HashTable<usize>,
     list: Vec<Chunk>,
@@ -169,10 +168,12 @@ struct Folder<'s> {
 impl Folder<'_> {
     /// Adds the chunks of a document; `count` notes one occurrence.
     fn add(&mut self, document: &str, mut count: impl FnMut(&mut Chunk)) {
-        let Folder { specials, index, list } = self;
-        specials.for_each(document, |segment| {
+        let Folder { base, index, list } = self;
+        let splitter = base.model().splitter();
+        let splitter = splitter.chunked().unwrap_or(splitter);
+        base.specials().for_each(document, |segment| {
             let Segment::Text(text) = segment else { return };
-            Splitter::Chunk.for_each(text, |text| {
+            splitter.for_each(text, |text| {
                 let hash = hash(text);
                 let known = index.find(hash, |&at| list[at].text == text).copied();
                 let at = known.unwrap_or_else(|| {

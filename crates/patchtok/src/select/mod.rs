@@ -201,13 +201,13 @@ impl VocabBuilder {
     pub fn build_with_progress(self, corpus: impl Borrow<Corpus>, mut progress: impl FnMut(Progress)) -> Result<Built> {
         let corpus = corpus.borrow();
         let base = self.base.model();
-        if base.splitter() != Splitter::Gpt2 || self.base.patch_map().is_some() {
+        if base.splitter().is_chunked() || self.base.patch_map().is_some() {
             return Err(Error::Build(
                 "the base is a patched tokenizer; start from the original one".into(),
             ));
         }
         let chunks = Chunks::read(
-            self.base.specials(),
+            &self.base,
             corpus,
             self.heldout.as_ref(),
             self.guards.min_documents,
@@ -294,21 +294,22 @@ fn general_uses(base: &PatchTokenizer, text: &Corpus) -> Result<Vec<u64>> {
     Ok(uses)
 }
 
-/// The base that cuts text into chunks and lacks the merges of the removed tokens. The merge of two
-/// line ends, the only one that can reach across a border inside a chunk, and what is made with it
-/// come after the others.
+/// The base that cuts text into chunks and lacks the merges of the removed tokens. In GPT-2's chunks the
+/// merge of two line ends, the only one that can reach across a border inside a chunk, and what is made
+/// with it come after the others.
 fn without(base: &Model, removed: &[Removal]) -> Result<Model> {
     let gone: HashSet<u32, Hasher> = removed.iter().map(|removal| removal.id).collect();
     let mut blank_lines: HashSet<u32, Hasher> = HashSet::default();
     let kept = base.merges().iter().filter(|merge| !gone.contains(&merge.result));
+    let has_blank_lines = base.splitter() == Splitter::Gpt2;
     let (last, mut merges): (Vec<Merge>, Vec<Merge>) = kept.partition(|merge| {
         let parts = [merge.left, merge.right];
         let is = parts.iter().all(|&part| base.vocab().get(part) == Some(b"\n"))
             || parts.iter().any(|part| blank_lines.contains(part));
-        is && blank_lines.insert(merge.result)
+        has_blank_lines && is && blank_lines.insert(merge.result)
     });
     merges.extend(last);
-    Model::new(base.vocab().clone(), merges, base.specials().to_vec(), Splitter::Chunk)
+    base.patched(base.vocab().clone(), merges)
 }
 
 /// New tokens with their public ids.
@@ -362,12 +363,7 @@ impl Patch {
             result,
         });
         let merges = kept.merges().iter().copied().chain(grown).collect();
-        let model = Model::new(
-            tokens.iter().collect(),
-            merges,
-            kept.specials().to_vec(),
-            Splitter::Chunk,
-        )?;
+        let model = kept.patched(tokens.iter().collect(), merges)?;
         Ok(Patch { model, new })
     }
 

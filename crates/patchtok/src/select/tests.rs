@@ -115,7 +115,7 @@ fn a_removed_token_that_is_made_again_keeps_its_id() {
     let base = Model::new(tokens.chain(words).collect(), merges, Vec::new(), Splitter::Gpt2).unwrap();
     let base = PatchTokenizer::new(base, None).unwrap();
     let corpus = Corpus::from_texts(["abc abc abc abc"]);
-    let chunks = Chunks::read(base.specials(), &corpus, None, 1, |_| {}).unwrap();
+    let chunks = Chunks::read(&base, &corpus, None, 1, |_| {}).unwrap();
     let removed = [258, 257].map(|id| Removal {
         id,
         loss: fold::Weight::default(),

@@ -13,8 +13,8 @@ pub(crate) mod pieces;
 
 pub use chunk::CHUNK_PATTERN;
 pub(crate) use chunk::CHUNK_PATTERN_V1;
-pub use cl100k::{LLAMA3_PATTERN, QWEN_PATTERN};
 pub(crate) use cl100k::{LLAMA3_CHUNK_ENDS, QWEN_CHUNK_ENDS};
+pub use cl100k::{LLAMA3_PATTERN, QWEN_PATTERN};
 pub use gpt2::GPT2_PATTERN;
 pub(crate) use joint::never_parts;
 

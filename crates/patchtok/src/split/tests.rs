@@ -36,7 +36,9 @@ const CHUNKED: [(Splitter, Splitter); 4] = [
 fn merged_with_previous<'t>(ends: &SysRegex, text: &'t str) -> Vec<&'t str> {
     let places = ends.find_iter(text).map(|(_, end)| end).chain([text.len()]);
     let mut start = 0;
-    let mut pieces: Vec<&str> = places.map(|end| &text[std::mem::replace(&mut start, end)..end]).collect();
+    let mut pieces: Vec<&str> = places
+        .map(|end| &text[std::mem::replace(&mut start, end)..end])
+        .collect();
     pieces.retain(|piece| !piece.is_empty());
     pieces
 }
@@ -143,7 +145,11 @@ fn examples_of_llama_3_and_qwen() {
         ),
         ("x\n \n y", vec!["x", "\n \n", " y"], vec!["x\n \n", " y"]),
         ("a.\n b", vec!["a", ".\n", " b"], vec!["a.\n", " b"]),
-        ("It'Sa ('is", vec!["It", "'S", "a", " ('", "is"], vec!["It'S", "a ('", "is"]),
+        (
+            "It'Sa ('is",
+            vec!["It", "'S", "a", " ('", "is"],
+            vec!["It'S", "a ('", "is"],
+        ),
         ("x'ſ", vec!["x", "'ſ"], vec!["x'ſ"]),
         ("--a -b", vec!["--", "a", " -", "b"], vec!["--", "a -", "b"]),
         ("年２", vec!["年", "２"], vec!["年", "２"]),

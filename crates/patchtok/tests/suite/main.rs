@@ -1,5 +1,6 @@
 //! Tests of the public interface and of the program, one file a subject.
 
+mod bases;
 mod cli;
 mod common;
 mod corpus;

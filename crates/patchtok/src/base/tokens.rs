@@ -1,40 +1,17 @@
-//! Reading a Hugging Face `tokenizer.json`.
-//!
-//! Only what this crate can reproduce token for token is accepted; everything else is an error that
-//! names it.
+//! The model in a `tokenizer.json`: its tokens and merges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Value, json};
 
+use super::unsupported;
 use crate::export::TOKEN_SCORE;
-use crate::model::{Merge, Model, Segmentation, Special, Vocab};
-use crate::split::{CHUNK_PATTERN, CHUNK_PATTERN_V1, Splitter};
-use crate::{Error, Result, byte_level, files};
+use crate::model::{Merge, Segmentation, Special, Vocab};
+use crate::{Error, Result, byte_level};
 
+/// A token beside those of the model.
 #[derive(serde::Deserialize)]
-struct File {
-    #[serde(default)]
-    truncation: Value,
-    #[serde(default)]
-    padding: Value,
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    post_processor: Value,
-    #[serde(default)]
-    decoder: Value,
-    model: ModelPart,
-}
-
-#[derive(serde::Deserialize)]
-struct AddedToken {
+pub(super) struct AddedToken {
     id: u32,
     content: String,
     #[serde(default)]
@@ -51,7 +28,7 @@ struct AddedToken {
 
 /// A model of type BPE, which older files do not name, or Unigram.
 #[derive(serde::Deserialize)]
-struct ModelPart {
+pub(super) struct ModelPart {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -127,91 +104,9 @@ impl Default for Merges {
     }
 }
 
-/// Reads and checks the model in the `tokenizer.json` at `path`.
-pub(crate) fn read(path: &Path) -> Result<Model> {
-    let bytes = files::read(path)?;
-    let file: File = serde_json::from_slice(&bytes).map_err(Error::json(path))?;
-    for (name, value) in [
-        ("a normalizer", &file.normalizer),
-        ("truncation", &file.truncation),
-        ("padding", &file.padding),
-    ] {
-        if !value.is_null() {
-            return unsupported(format!("{name} ({})", kind(value)));
-        }
-    }
-    if !(file.post_processor.is_null() || kind(&file.post_processor) == "ByteLevel") {
-        return unsupported(format!("the post-processor {}", kind(&file.post_processor)));
-    }
-    if kind(&file.decoder) != "ByteLevel" {
-        return unsupported(format!("the decoder {}", kind(&file.decoder)));
-    }
-    let splitter = splitter(&file.pre_tokenizer)?;
-    let segmentation = file.model.segmentation()?;
-    let vocab = file.model.vocab_by_id(&file.added_tokens)?;
-    let merges = file.model.merges()?;
-    let specials = file
-        .added_tokens
-        .into_iter()
-        .map(AddedToken::check)
-        .collect::<Result<_>>()?;
-    Ok(Model::new(vocab, merges, specials, splitter)?.with_segmentation(segmentation))
-}
-
-/// The pre-tokenizers that have a splitter here, as JSON.
-fn splitter(pre_tokenizer: &Value) -> Result<Splitter> {
-    let byte_level = |value: &Value, use_regex: bool| {
-        value["type"] == "ByteLevel"
-            && value["add_prefix_space"] == false
-            && value["use_regex"].as_bool().unwrap_or(true) == use_regex
-    };
-    if byte_level(pre_tokenizer, true) {
-        return Ok(Splitter::Gpt2);
-    }
-    if let ("Sequence", Some([split, last])) = (
-        kind(pre_tokenizer).as_str(),
-        pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice),
-    ) && let Some(splitter) = [Splitter::Chunk, Splitter::ChunkV1]
-        .into_iter()
-        .find(|&splitter| *split == chunk_split(splitter))
-        && byte_level(last, false)
-    {
-        return Ok(splitter);
-    }
-    let wanted = "ByteLevel with add_prefix_space = false and use_regex = true";
-    unsupported(format!("the pre-tokenizer {} (wanted: {wanted})", kind(pre_tokenizer)))
-}
-
-/// The `Split` of the tokenizers that this crate writes.
-pub(crate) fn chunk_split(splitter: Splitter) -> Value {
-    let pattern = match splitter {
-        Splitter::ChunkV1 => CHUNK_PATTERN_V1,
-        _ => CHUNK_PATTERN,
-    };
-    json!({
-        "type": "Split",
-        "pattern": { "Regex": pattern },
-        "behavior": "Isolated",
-        "invert": false,
-    })
-}
-
-/// The `type` of a part, for messages.
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "none".into(),
-        Value::Object(_) => value["type"].as_str().unwrap_or("without a type").into(),
-        other => other.to_string(),
-    }
-}
-
-fn unsupported<T>(what: String) -> Result<T> {
-    Err(Error::Unsupported(what))
-}
-
 impl ModelPart {
     /// Checks what kind of model it is.
-    fn segmentation(&self) -> Result<Segmentation> {
+    pub(super) fn segmentation(&self) -> Result<Segmentation> {
         let segmentation = match self.kind.as_deref() {
             None | Some("BPE") => Segmentation::Bpe,
             Some("Unigram") => Segmentation::MinTokens,
@@ -225,13 +120,12 @@ impl ModelPart {
             return unsupported(format!("a Unigram model with other scores than {TOKEN_SCORE}"));
         }
         if self.byte_fallback {
-            return unsupported("byte_fallback = true".into());
+            let what = "byte_fallback = true (the kind of Llama 2 and Mistral: its tokens are made of characters, not of \
+                        bytes)";
+            return unsupported(what.into());
         }
         if self.dropout.is_some_and(|dropout| dropout != 0.0) {
             return unsupported("BPE dropout".into());
-        }
-        if self.ignore_merges {
-            return unsupported("ignore_merges = true".into());
         }
         for (name, affix) in [
             ("continuing_subword_prefix", &self.continuing_subword_prefix),
@@ -244,8 +138,13 @@ impl ModelPart {
         Ok(segmentation)
     }
 
+    /// Whether a piece that is a token is not merged.
+    pub(super) fn ignore_merges(&self) -> bool {
+        self.ignore_merges
+    }
+
     /// The bytes of every token; ids must be 0 … n-1.
-    fn vocab_by_id(&self, added: &[AddedToken]) -> Result<Vocab> {
+    pub(super) fn vocab_by_id(&self, added: &[AddedToken]) -> Result<Vocab> {
         let vocab = &self.vocab.ids;
         let contents: BTreeSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
         let mut by_id: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
@@ -286,7 +185,8 @@ impl ModelPart {
         Ok(by_id.into_values().collect())
     }
 
-    fn merges(&self) -> Result<Vec<Merge>> {
+    /// The merges in rank order.
+    pub(super) fn merges(&self) -> Result<Vec<Merge>> {
         let id = |token: &str| {
             self.vocab
                 .ids
@@ -316,7 +216,8 @@ impl ModelPart {
 }
 
 impl AddedToken {
-    fn check(self) -> Result<Special> {
+    /// The token, if all that is asked of it has an equal here.
+    pub(super) fn check(self) -> Result<Special> {
         let AddedToken {
             id,
             content,
