@@ -1,11 +1,12 @@
-//! Runs, scores, adapts and trains GPT-2 models on the CPU, with a choice of where keys and values live. It joins a
-//! patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and keeps the
-//! alternatives beside them so that they can be compared.
+//! Runs GPT-2 and Llama-family models on the CPU, and scores, adapts and trains GPT-2, with a choice of where keys and
+//! values live. It joins a patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and
+//! keeps the alternatives beside them so that they can be compared.
 //!
 //! You will meet these types and functions:
 //!
-//! * [`Params`], all weights of a model: drawn at random, read from or written to a Hugging Face directory;
-//! * [`Gpt2`], a model ready to run, made from them;
+//! * [`Params`], all weights of a GPT-2: drawn at random, read from or written to a Hugging Face directory;
+//! * [`load`](load()), which makes a model ready to run from a Hugging Face directory: a [`Gpt2`] or a [`Llama`], behind
+//!   [`CausalLm`];
 //! * [`kv::KvStore`], where it keeps keys and values: [`kv::StaticKv`] reserves every sequence's longest length,
 //!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow;
 //! * [`Engine`], which serves many [`Request`]s at once, [`generate`], which continues a batch of them, and
@@ -37,6 +38,7 @@
 //! It uses no GPU, keeps keys and values in `f32` only, and is a library to call, not a server.
 
 pub mod adapt;
+mod attention;
 mod config;
 pub mod engine;
 mod error;
@@ -45,6 +47,8 @@ mod gpt2;
 mod kernels;
 pub mod kv;
 mod linear;
+mod llama;
+mod load;
 mod model;
 mod params;
 mod pass;
@@ -52,13 +56,18 @@ mod rng;
 mod score;
 mod threads;
 pub mod train;
+mod weights;
 
 pub use config::{Activation, Gpt2Config};
 pub use engine::{Engine, EngineConfig, Event, Reply, Request, generate};
 pub use error::ModelError;
+pub use gpt2::Gpt2;
 pub use gpt2::reference::ReferenceGpt2;
-pub use gpt2::{Gpt2, Options};
 pub use linear::Precision;
-pub use model::{CausalLm, Chunk, Logits, argmax};
+pub use llama::reference::ReferenceLlama;
+pub use llama::{Llama, LlamaConfig, RopeScaling};
+pub use load::{end_ids, load, load_and_tell};
+pub use model::{CausalLm, Chunk, Logits, Options, argmax};
 pub use params::{Params, SaveAs};
 pub use score::{Score, score};
+pub use weights::Progress;

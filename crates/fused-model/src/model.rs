@@ -2,7 +2,47 @@
 
 use crate::error::ModelError;
 use crate::kv::{KvGeometry, KvId, KvStore};
+use crate::linear::Precision;
+use crate::threads::Pool;
 use crate::train::check_ids;
+
+/// How a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How its matrices are kept.
+    pub precision: Precision,
+    /// Threads of a pass, the caller's included.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    /// Exact weights, a thread for each processor.
+    fn default() -> Self {
+        Self {
+            precision: Precision::F32,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+impl Options {
+    /// The threads, for a model whose widest layer has so many inputs.
+    pub(crate) fn pool(&self, widest: usize) -> Result<Pool, ModelError> {
+        if self.threads == 0 {
+            return Err(ModelError::Request("threads is 0; it must be at least 1".into()));
+        }
+        let limit = self.precision.max_inputs();
+        if widest > limit {
+            return Err(ModelError::Request(format!(
+                "the model has layers of {widest} inputs; int8 weights allow {limit}: load it in f16 or f32"
+            )));
+        }
+        Pool::new(self.threads).map_err(|source| ModelError::Threads {
+            threads: self.threads,
+            source,
+        })
+    }
+}
 
 /// New tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -113,4 +153,13 @@ pub(crate) fn plan(
         .map(|part| (part.sequence, part.start + part.rows))
         .collect();
     Ok(kv.grow(&lengths)?)
+}
+
+/// Moves the last row of each part to the front of `x (N, width)` and drops the others.
+pub(crate) fn keep_last(x: &mut Vec<f32>, parts: &[Part], width: usize) {
+    for (index, part) in parts.iter().enumerate() {
+        let last = part.row + part.rows - 1;
+        x.copy_within(last * width..(last + 1) * width, index * width);
+    }
+    x.truncate(parts.len() * width);
 }

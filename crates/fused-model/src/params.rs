@@ -1,15 +1,15 @@
 //! A GPT-2 model's weights as one flat vector with named parts, read from and written to Hugging Face
 //! directories.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
 use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
+use crate::weights::{Progress, WeightFiles};
 
 /// One tensor inside the flat vector.
 #[derive(Debug, Clone)]
@@ -143,56 +143,33 @@ impl Params {
         Self { config, layout, data }
     }
 
-    /// Reads `config.json` and `model.safetensors` of a Hugging Face GPT-2 directory.
+    /// Reads `config.json` and the weights of a Hugging Face GPT-2 directory: `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names.
     ///
     /// Names are accepted with and without the `transformer.` prefix; mask buffers are skipped; F32, F16 and
     /// BF16 weights are widened to `f32`.
     ///
     /// # Errors
-    /// [`ModelError::Io`], [`ModelError::Config`], or [`ModelError::Weights`] naming the first tensor that is
-    /// missing, misshapen, of another type, or not finite.
+    /// [`ModelError::Io`], [`ModelError::Config`], or [`ModelError::Weights`] naming the tensors that are missing,
+    /// misshapen, of another type, or not finite.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
-        let config = Gpt2Config::load(dir)?;
-        let path = dir.join("model.safetensors");
-        let bytes = std::fs::read(&path).map_err(|source| ModelError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        Self::from_safetensors(config, &bytes).map_err(|why| ModelError::Weights { path, why })
+        Self::load_and_tell(dir, &mut |_| {})
     }
 
-    fn from_safetensors(config: Gpt2Config, bytes: &[u8]) -> Result<Self, String> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
-        let found: BTreeMap<String, TensorView<'_>> = file
-            .iter()
-            .map(|(name, view)| (name.strip_prefix("transformer.").unwrap_or(name).to_owned(), view))
-            .collect();
+    /// The same; `progress` hears how far it has come, after each tensor.
+    pub(crate) fn load_and_tell(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Self, ModelError> {
+        let config = Gpt2Config::load(dir)?;
+        let files = WeightFiles::open(dir, "transformer.")?;
         let layout = Layout::new(&config);
-        // Shapes are compared before the vector is made: a hostile config.json cannot ask for more memory than the
-        // weight file really holds.
-        let mut views = Vec::with_capacity(layout.tensors.len());
+        files.check(layout.tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape)))?;
+        let total = layout.len();
+        let mut data = vec![0.0f32; total];
         for tensor in &layout.tensors {
-            let short = tensor.name.strip_prefix("transformer.").unwrap_or(&tensor.name);
-            let view = found
-                .get(short)
-                .ok_or_else(|| format!("tensor {} is missing", tensor.name))?;
-            if view.shape() != tensor.shape {
-                return Err(format!(
-                    "tensor {} has shape {:?}; config.json asks for {:?}",
-                    tensor.name,
-                    view.shape(),
-                    tensor.shape
-                ));
-            }
-            views.push(view);
-        }
-        let mut data = vec![0.0f32; layout.len()];
-        for (tensor, view) in layout.tensors.iter().zip(views) {
-            let values = &mut data[tensor.range.clone()];
-            widen(values, view).map_err(|why| format!("tensor {}: {why}", tensor.name))?;
-            if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
-                return Err(format!("tensor {} holds {bad}", tensor.name));
-            }
+            data[tensor.range.clone()].copy_from_slice(&files.read(&tensor.name, &tensor.shape)?);
+            progress(Progress {
+                done: tensor.range.end,
+                total,
+            });
         }
         Ok(Self { config, layout, data })
     }
@@ -299,31 +276,4 @@ impl Params {
         data.extend_from_slice(self.part(&self.layout.wte));
         Self { config, layout, data }
     }
-}
-
-fn widen(values: &mut [f32], view: &TensorView<'_>) -> Result<(), String> {
-    let bytes = view.data();
-    match view.dtype() {
-        Dtype::F32 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
-        Dtype::F16 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *value = f16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        Dtype::BF16 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *value = half::bf16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        other => {
-            return Err(format!(
-                "type {other:?} is not supported; save the model as F32, F16 or BF16"
-            ));
-        }
-    }
-    Ok(())
 }

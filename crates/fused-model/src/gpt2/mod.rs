@@ -5,34 +5,15 @@ pub(crate) mod reference;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::attention::{self, Heads, attend, store};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
-use crate::kernels::cached_attention::{self, QUERIES};
 use crate::kernels::layer_norm;
-use crate::kv::{KvError, KvGeometry, KvStore};
-use crate::linear::{Linear, Precision, Scratch, Then};
-use crate::model::{CausalLm, Chunk, Logits, Part, plan};
+use crate::kv::{KvGeometry, KvStore};
+use crate::linear::{Linear, Scratch, Then};
+use crate::model::{CausalLm, Chunk, Logits, Options, Part, keep_last, plan};
 use crate::params::Params;
-use crate::threads::{Parts, Pool};
-
-/// How a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// How its matrices are kept.
-    pub precision: Precision,
-    /// Threads of a pass, the caller's included.
-    pub threads: usize,
-}
-
-impl Default for Options {
-    /// Exact weights, a thread for each processor.
-    fn default() -> Self {
-        Self {
-            precision: Precision::F32,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-        }
-    }
-}
+use crate::threads::Pool;
 
 #[derive(Debug)]
 struct Norm {
@@ -73,8 +54,7 @@ struct Work {
     wide: Vec<f32>,
     logits: Vec<f32>,
     scratch: Scratch,
-    /// Scores and output of one attention task, for each thread.
-    attention: Vec<[Vec<f32>; 2]>,
+    attention: attention::Scratch,
 }
 
 /// A GPT-2 model ready to run on the CPU.
@@ -112,21 +92,10 @@ impl Gpt2 {
     /// A model from weights already in memory; they are packed into a copy.
     ///
     /// # Errors
-    /// [`ModelError::Request`] when the options ask for no threads or the precision does not fit; [`ModelError::Threads`] when they cannot be started.
+    /// [`ModelError::Request`] when the options ask for no threads or the precision does not fit; [`ModelError::Threads`]
+    /// when they cannot be started.
     pub fn new(params: &Params, options: Options) -> Result<Self, ModelError> {
-        if options.threads == 0 {
-            return Err(ModelError::Request("threads is 0; it must be at least 1".into()));
-        }
-        let (widest, limit) = (params.config().inner(), options.precision.max_inputs());
-        if widest > limit {
-            return Err(ModelError::Request(format!(
-                "the model has layers of {widest} inputs; int8 weights allow {limit}: load it in f16 or f32"
-            )));
-        }
-        let pool = Pool::new(options.threads).map_err(|source| ModelError::Threads {
-            threads: options.threads,
-            source,
-        })?;
+        let pool = options.pool(params.config().inner())?;
         let config = params.config().clone();
         let layout = &params.layout;
         let (c, inner, vocab) = (config.n_embd, config.inner(), config.vocab_size);
@@ -209,6 +178,11 @@ impl CausalLm for Gpt2 {
             work,
         } = self;
         let (c, epsilon) = (config.n_embd, config.layer_norm_epsilon as f32);
+        let heads = Heads {
+            query: config.n_head,
+            kv: config.n_head,
+            dim: config.head_dim(),
+        };
         let rows = work.parts.iter().map(|part| part.rows).sum::<usize>();
         for (buffer, width) in [
             (&mut work.x, c),
@@ -227,11 +201,11 @@ impl CausalLm for Gpt2 {
             block
                 .qkv
                 .forward(pool, scratch, &mut work.qkv, &work.normed, Then::Store);
-            store(kv, layer, &work.parts, &work.qkv, c)?;
+            store(kv, layer, &work.parts, &work.qkv, heads)?;
             attend(
-                config,
                 pool,
                 &mut work.attention,
+                heads,
                 kv,
                 layer,
                 &work.parts,
@@ -247,11 +221,7 @@ impl CausalLm for Gpt2 {
             block.fc_proj.forward(pool, scratch, &mut work.x, &work.wide, Then::Add);
         }
         if wanted == Logits::Last {
-            for (index, part) in work.parts.iter().enumerate() {
-                let last = part.row + part.rows - 1;
-                work.x.copy_within(last * c..(last + 1) * c, index * c);
-            }
-            work.x.truncate(work.parts.len() * c);
+            keep_last(&mut work.x, &work.parts, c);
         }
         let outputs = work.x.len() / c;
         work.normed.truncate(outputs * c);
@@ -280,95 +250,4 @@ fn embed(weights: &Weights, work: &mut Work, chunks: &[Chunk<'_>], width: usize)
 
 fn normalize(norm: &Norm, out: &mut [f32], stats: &mut [f32], x: &[f32], epsilon: f32) {
     layer_norm::forward(out, stats, x, &norm.weight, &norm.bias, epsilon);
-}
-
-/// Writes the K and V of `qkv (N, 3C)` into the store.
-fn store(kv: &mut dyn KvStore, layer: usize, parts: &[Part], qkv: &[f32], width: usize) -> Result<(), KvError> {
-    for part in parts {
-        let rows = &qkv[part.row * 3 * width..];
-        kv.write(
-            part.sequence,
-            layer,
-            part.start..part.start + part.rows,
-            &mut |row, k, v| {
-                let row = &rows[row * 3 * width..][..3 * width];
-                k.copy_from_slice(&row[width..2 * width]);
-                v.copy_from_slice(&row[2 * width..]);
-            },
-        )?;
-    }
-    Ok(())
-}
-
-/// Attention of all rows over their sequences' stored rows: `out (N, C)`.
-///
-/// A task is a few queries of one sequence; where there are fewer than threads, heads are split too.
-#[allow(clippy::too_many_arguments)] // one call: the model's shape, buffers, and where the rows are
-fn attend(
-    config: &Gpt2Config,
-    pool: &Pool,
-    buffers: &mut Vec<[Vec<f32>; 2]>,
-    kv: &dyn KvStore,
-    layer: usize,
-    parts: &[Part],
-    qkv: &[f32],
-    out: &mut [f32],
-) -> Result<(), KvError> {
-    let (c, head_dim) = (config.n_embd, config.head_dim());
-    buffers.resize_with(pool.threads(), Default::default);
-    let blocks = parts.iter().map(|part| part.rows.div_ceil(QUERIES)).sum::<usize>();
-    let shares = if blocks < 2 * pool.threads() {
-        pool.threads().min(config.n_head)
-    } else {
-        1
-    };
-    for part in parts {
-        kv.rows(part.sequence, layer)?; // so that the tasks below cannot fail
-    }
-    let (buffers, out) = (Parts::new(buffers), Parts::new(out));
-    pool.for_each(blocks * shares, &|thread, task| {
-        let (mut block, share) = (task / shares, task % shares);
-        let Some(part) = parts.iter().find(|part| {
-            let mine = part.rows.div_ceil(QUERIES);
-            let here = block < mine;
-            block -= if here { 0 } else { mine };
-            here
-        }) else {
-            return;
-        };
-        let Ok((k, v)) = kv.rows(part.sequence, layer) else {
-            return;
-        };
-        let heads = config.n_head * share / shares..config.n_head * (share + 1) / shares;
-        let first = block * QUERIES;
-        let shape = cached_attention::Shape {
-            position: part.start + first,
-            queries: QUERIES.min(part.rows - first),
-            query_stride: 3 * c,
-            heads: heads.len(),
-            head_dim,
-            group: 1,
-            row: c,
-            column: heads.start * head_dim,
-        };
-        let [[scores, result]] = buffers.part(thread..thread + 1) else {
-            return;
-        };
-        let width = heads.len() * head_dim;
-        result.resize(shape.queries * width, 0.0);
-        let row = part.row + first;
-        cached_attention::attend(
-            shape,
-            result,
-            scores,
-            &qkv[row * 3 * c + heads.start * head_dim..],
-            k,
-            v,
-        );
-        for (query, result) in result.chunks_exact(width).enumerate() {
-            let start = (row + query) * c + heads.start * head_dim;
-            out.part(start..start + width).copy_from_slice(result);
-        }
-    });
-    Ok(())
 }

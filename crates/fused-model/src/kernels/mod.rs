@@ -11,5 +11,7 @@ pub(crate) mod exp;
 pub(crate) mod gelu;
 pub(crate) mod layer_norm;
 pub(crate) mod matmul;
+pub(crate) mod rms_norm;
 pub(crate) mod simd;
+pub(crate) mod swiglu;
 pub(crate) mod vector;
