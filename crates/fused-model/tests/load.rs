@@ -90,7 +90,8 @@ fn shards_and_types_are_the_same_weights() {
     std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
 
     // One tensor of each type in turn, over three files.
-    let mut shards: [Vec<(String, Dtype, Vec<usize>, Vec<u8>)>; 3] = Default::default();
+    type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+    let mut shards: [Vec<Stored>; 3] = Default::default();
     let mut map = BTreeMap::new();
     for (number, (name, view)) in whole.iter().enumerate() {
         let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
