@@ -1,15 +1,33 @@
 //! Causal attention of new tokens over stored rows, for inference.
 //!
-//! Tokens are outermost, so that stored rows are read in order and each is used for every query and head before the
-//! next. The arithmetic of a query is the same in the same order however many queries are handled together and
-//! whatever the rows are cut into, so a token's result has the same bits in a prompt of any chunking and in a decode step.
+//! Stored rows are read in order, sixteen tokens at a time, and each is used for every query and head before the next. The
+//! arithmetic of a query is the same in the same order however many queries are handled together and whatever the rows
+//! are cut into: **a token's result has the same bits in a prompt of any chunking and in a decode step.** That order:
+//!
+//! * a score is sixteen chains of products along the head, lane by lane, added by halves;
+//! * an output is one chain of products along the tokens.
+//!
+//! Scores of sixteen tokens come out of one tree of additions as one vector; outputs of a few queries stay in registers
+//! while some tokens pass. Heads whose width is no multiple of sixteen take plain loops.
+#![allow(unsafe_code)] // vectors and pointers into slices whose sizes are checked in `attend`
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m256;
+use std::ops::Range;
 
 use super::exp::exp;
-use super::simd::{LANES, max, reduce2, simd_fn, sum_lanes};
+#[cfg(target_arch = "x86_64")]
+use super::simd::Level;
+use super::simd::{each, max, reduce2, simd_fn, sum_lanes};
+#[cfg(target_arch = "x86_64")]
+use super::vector::{Avx2, Avx512};
+use super::vector::{Float, LANES, Plain};
 use crate::kv::Rows;
 
 /// Queries handled together.
-pub(crate) const QUERIES: usize = 8;
+pub(crate) const QUERIES: usize = 16;
+/// Stored rows handled together.
+const TOKENS: usize = LANES;
 
 /// Some queries and heads of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -37,97 +55,318 @@ impl Shape {
     fn tokens(self) -> usize {
         self.position + self.queries
     }
+
+    /// Where a head's columns start in a stored row.
+    fn stored(self, head: usize) -> usize {
+        self.column + head / self.group * self.head_dim
+    }
+
+    /// Where the scores of a query and a head start.
+    fn scores(self, query: usize, head: usize) -> usize {
+        (query * self.heads + head) * self.tokens()
+    }
 }
 
 /// `out (queries, heads * head_dim)`, packed, from `q`, which starts at the first query's first head, and the sequence's rows.
 ///
 /// `scores` is scratch. Costs `queries * heads * tokens * head_dim` products for the scores and as many for the values.
 pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[f32], k: Rows<'_>, v: Rows<'_>) {
-    let tokens = shape.tokens();
-    scores.resize(shape.queries * shape.heads * tokens, 0.0);
-    let mut first = 0;
-    for run in k.runs() {
-        score(shape, scores, first, q, run);
-        first += run.len() / shape.row;
+    let (tokens, width) = (shape.tokens(), shape.heads * shape.head_dim);
+    if shape.queries == 0 || shape.heads == 0 {
+        return;
     }
+    assert!(
+        (shape.queries - 1) * shape.query_stride + width <= q.len() && out.len() == shape.queries * width,
+        "queries of an attention"
+    );
+    assert!(
+        shape.stored(shape.heads - 1) + shape.head_dim <= shape.row && tokens <= k.len().min(v.len()),
+        "stored rows of an attention"
+    );
+    scores.resize(shape.queries * shape.heads * tokens, 0.0);
+    for_each_block(shape, k, |first, k| {
+        let scores = &mut *scores;
+        run(
+            shape.head_dim,
+            Scores {
+                shape,
+                scores,
+                first,
+                q,
+                k,
+            },
+        );
+    });
     softmax(shape, scores);
     out.fill(0.0);
+    for_each_block(shape, v, |first, v| {
+        let (out, p) = (&mut *out, &*scores);
+        run(
+            shape.head_dim,
+            Values {
+                shape,
+                out,
+                p,
+                first,
+                v,
+            },
+        );
+    });
+}
+
+/// Visits the stored rows that a query sees, at most [`TOKENS`] at a time, with the number of the first one.
+fn for_each_block(shape: Shape, rows: Rows<'_>, mut visit: impl FnMut(usize, &[f32])) {
     let mut first = 0;
-    for run in v.runs() {
-        values(shape, out, scores, first, run);
-        first += run.len() / shape.row;
+    for block in rows.runs().flat_map(|run| run.chunks(TOKENS * shape.row)) {
+        let count = (block.len() / shape.row).min(shape.tokens() - first);
+        visit(first, &block[..count * shape.row]);
+        first += count;
+        if first == shape.tokens() {
+            return;
+        }
     }
 }
 
-/// Calls `$body::<D>($($arg),*)` with the head width as a constant where it is a usual one, else 0.
-macro_rules! by_head_dim {
-    ($head_dim:expr, $body:ident($($arg:expr),*)) => {
+/// Work on a block, for heads of `16 * N` floats, or of any width where `N` is 0.
+trait Step {
+    /// # Safety
+    /// Inlined into a function that enables `V`'s instruction set, on a processor that has it.
+    unsafe fn run<V: Float, const N: usize>(self);
+}
+
+/// Runs a step for its width; one that is not here takes plain loops.
+macro_rules! by_width {
+    ($vector:ty, $head_dim:expr, $step:expr) => {
         match $head_dim {
-            32 => $body::<32>($($arg),*),
-            64 => $body::<64>($($arg),*),
-            80 => $body::<80>($($arg),*),
-            96 => $body::<96>($($arg),*),
-            128 => $body::<128>($($arg),*),
-            _ => $body::<0>($($arg),*),
+            16 => $step.run::<$vector, 1>(),
+            32 => $step.run::<$vector, 2>(),
+            64 => $step.run::<$vector, 4>(),
+            80 => $step.run::<$vector, 5>(),
+            96 => $step.run::<$vector, 6>(),
+            128 => $step.run::<$vector, 8>(),
+            _ => $step.run::<$vector, 0>(),
         }
     };
 }
-
-/// Dot product; `D` is the length where it is a multiple of the lanes known when compiling.
-#[inline(always)]
-fn dot<const D: usize>(a: &[f32], b: &[f32]) -> f32 {
-    if D == 0 {
-        return reduce2(a, b, |a, b| a * b);
+/// Runs a step by the widest instruction set there is.
+fn run(head_dim: usize, step: impl Step) {
+    #[cfg(target_arch = "x86_64")]
+    match Level::get() {
+        // SAFETY: the processor has the instruction set.
+        Level::Avx512 => return unsafe { avx512(head_dim, step) },
+        // SAFETY: as above.
+        Level::Avx2 => return unsafe { avx2(head_dim, step) },
+        Level::Baseline => {}
     }
-    let mut lanes = [0.0f32; LANES];
-    for (a, b) in a[..D].as_chunks::<LANES>().0.iter().zip(b[..D].as_chunks::<LANES>().0) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
+    // SAFETY: every processor has the baseline.
+    unsafe { by_width!(Plain<f32>, head_dim, step) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn avx512(head_dim: usize, step: impl Step) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { by_width!(Avx512, head_dim, step) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2(head_dim: usize, step: impl Step) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { by_width!(Avx2<__m256>, head_dim, step) }
+}
+
+/// Scores `(queries, heads, tokens)` of a block of K rows that starts at token `first`.
+struct Scores<'a> {
+    shape: Shape,
+    scores: &'a mut [f32],
+    first: usize,
+    q: &'a [f32],
+    k: &'a [f32],
+}
+
+impl Step for Scores<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Float, const N: usize>(self) {
+        let Self {
+            shape,
+            scores,
+            first,
+            q,
+            k,
+        } = self;
+        let (d, count) = (shape.head_dim, k.len() / shape.row);
+        let scale = 1.0 / (d as f32).sqrt();
+        for head in 0..shape.heads {
+            let k = &k[shape.stored(head)..];
+            // Queries before the block do not see it.
+            for query in first.saturating_sub(shape.position)..shape.queries {
+                let q = &q[query * shape.query_stride + head * d..][..d];
+                let scores = &mut scores[shape.scores(query, head) + first..][..count];
+                if N > 0 && count == TOKENS {
+                    assert!((TOKENS - 1) * shape.row + N * LANES <= k.len() && q.len() == N * LANES);
+                    // SAFETY: the caller's promise; the rows, the query and sixteen scores are there.
+                    unsafe { dots::<V, N>(scores.as_mut_ptr(), q.as_ptr(), k.as_ptr(), shape.row, scale) }
+                    continue;
+                }
+                for (score, k) in scores.iter_mut().zip(k.chunks(shape.row)) {
+                    // SAFETY: the caller's promise.
+                    *score = unsafe { dot::<V, N>(q, &k[..d]) } * scale;
+                }
+            }
         }
+    }
+}
+
+/// The scores of sixteen rows, `row` floats apart.
+///
+/// # Safety
+/// As [`Step::run`]; the pointers are good for sixteen scores, a query, and a head of sixteen rows.
+#[inline(always)]
+unsafe fn dots<V: Float, const N: usize>(scores: *mut f32, q: *const f32, k: *const f32, row: usize, scale: f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut query = [V::zero(); N];
+        each!(i < N, query[i] = V::load(q.add(i * LANES)));
+        let mut sums = [V::zero(); TOKENS];
+        each!(t < TOKENS, sums[t] = products(&query, k.add(t * row)));
+        V::sums(sums).mul(V::splat(scale)).store(scores);
+    }
+}
+
+/// One score without its scale: the same arithmetic as in [`dots`].
+///
+/// # Safety
+/// As [`Step::run`].
+#[inline(always)]
+unsafe fn dot<V: Float, const N: usize>(q: &[f32], k: &[f32]) -> f32 {
+    if N == 0 {
+        return reduce2(q, k, |q, k| q * k);
+    }
+    assert!(q.len() == N * LANES && k.len() == N * LANES);
+    let mut lanes = [0.0; LANES];
+    // SAFETY: the caller's promise; the slices are a head wide.
+    unsafe {
+        let mut query = [V::zero(); N];
+        each!(i < N, query[i] = V::load(q.as_ptr().add(i * LANES)));
+        products(&query, k.as_ptr()).store(lanes.as_mut_ptr());
     }
     sum_lanes(lanes)
 }
 
+/// The products of a query with a row's head, added lane by lane.
+///
+/// # Safety
+/// As [`Step::run`]; the pointer is good for a head.
 #[inline(always)]
-fn score_body<const D: usize>(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &[f32]) {
-    let (tokens, d) = (shape.tokens(), shape.head_dim);
-    let scale = 1.0 / (d as f32).sqrt();
-    for (token, row) in (first..tokens).zip(k.chunks_exact(shape.row)) {
-        let row = &row[shape.column..];
-        // Queries before this token do not see it.
-        for query in token.saturating_sub(shape.position)..shape.queries {
-            let q = &q[query * shape.query_stride..];
-            for head in 0..shape.heads {
-                let (q, k) = (&q[head * d..][..d], &row[head / shape.group * d..][..d]);
-                scores[(query * shape.heads + head) * tokens + token] = dot::<D>(q, k) * scale;
+unsafe fn products<V: Float, const N: usize>(query: &[V; N], k: *const f32) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = V::zero();
+        each!(i < N, sum = sum.add_product(query[i], V::load(k.add(i * LANES))));
+        sum
+    }
+}
+
+/// Adds a block of V rows that starts at token `first`, weighted by `p (queries, heads, tokens)`.
+struct Values<'a> {
+    shape: Shape,
+    out: &'a mut [f32],
+    p: &'a [f32],
+    first: usize,
+    v: &'a [f32],
+}
+
+/// Queries whose outputs stay in registers together where there are enough registers.
+const TOGETHER: usize = 4;
+
+impl Step for Values<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Float, const N: usize>(mut self) {
+        let (shape, first, count) = (self.shape, self.first, self.v.len() / self.shape.row);
+        let together = if TOGETHER * N + N < V::REGISTERS { TOGETHER } else { 1 };
+        for head in 0..shape.heads {
+            let mut query = first.saturating_sub(shape.position);
+            while query < shape.queries {
+                // Tokens of the block that a query sees.
+                let seen = |query: usize| (shape.position + query + 1 - first).min(count);
+                let (all, height) = (seen(query), together.min(shape.queries - query));
+                // SAFETY: the caller's promise; a query sees a token more than the one before it.
+                unsafe {
+                    if N > 0 && height == TOGETHER {
+                        self.add::<V, N, TOGETHER>(query, head, 0..all);
+                        for query in query + 1..query + TOGETHER {
+                            self.add::<V, N, 1>(query, head, all..seen(query));
+                        }
+                    } else {
+                        for query in query..query + height {
+                            self.add::<V, N, 1>(query, head, 0..seen(query));
+                        }
+                    }
+                }
+                query += height;
             }
         }
     }
 }
 
-#[inline(always)]
-fn values_body<const D: usize>(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &[f32]) {
-    let (tokens, d) = (shape.tokens(), shape.head_dim);
-    let d = if D == 0 { d } else { D };
-    for (token, row) in (first..tokens).zip(v.chunks_exact(shape.row)) {
-        let row = &row[shape.column..];
-        for query in token.saturating_sub(shape.position)..shape.queries {
-            for head in 0..shape.heads {
-                let weight = p[(query * shape.heads + head) * tokens + token];
-                let out = &mut out[(query * shape.heads + head) * d..][..d];
-                let v = &row[head / shape.group * d..][..d];
-                out.iter_mut().zip(v).for_each(|(out, &v)| *out += weight * v);
+impl Values<'_> {
+    /// Adds some tokens of the block to the outputs of `M` queries.
+    ///
+    /// # Safety
+    /// As [`Step::run`].
+    #[inline(always)]
+    unsafe fn add<V: Float, const N: usize, const M: usize>(
+        &mut self,
+        query: usize,
+        head: usize,
+        tokens: Range<usize>,
+    ) {
+        let Self {
+            shape,
+            out,
+            p,
+            first,
+            v,
+        } = self;
+        let (d, stride) = (shape.head_dim, shape.heads * shape.head_dim);
+        let p = &p[shape.scores(query, head) + *first..];
+        let out = &mut out[query * stride + head * d..];
+        let v = &v[shape.stored(head)..];
+        if N == 0 {
+            for (v, &p) in v.chunks(shape.row).zip(&p[..tokens.end]).skip(tokens.start) {
+                out[..d].iter_mut().zip(&v[..d]).for_each(|(out, &v)| *out += p * v);
             }
+            return;
+        }
+        if tokens.is_empty() {
+            return;
+        }
+        let next = shape.heads * shape.tokens();
+        assert!((M - 1) * stride + N * LANES <= out.len() && (M - 1) * next + tokens.end <= p.len());
+        assert!((tokens.end - 1) * shape.row + N * LANES <= v.len());
+        // SAFETY: the caller's promise; the outputs, the weights and the rows are there.
+        unsafe {
+            let (out, p, v) = (out.as_mut_ptr(), p.as_ptr(), v.as_ptr());
+            let mut sums = [[V::zero(); N]; M];
+            each!(
+                r < M,
+                each!(i < N, sums[r][i] = V::load(out.add(r * stride + i * LANES)))
+            );
+            for token in tokens {
+                let mut row = [V::zero(); N];
+                each!(i < N, row[i] = V::load(v.add(token * shape.row + i * LANES)));
+                each!(r < M, {
+                    let weight = V::splat(*p.add(r * next + token));
+                    each!(i < N, sums[r][i] = sums[r][i].add_product(weight, row[i]));
+                });
+            }
+            each!(r < M, each!(i < N, sums[r][i].store(out.add(r * stride + i * LANES))));
         }
     }
 }
 
 simd_fn! {
-    /// Scores `(queries, heads, tokens)` of a run of K rows that starts at token `first`.
-    fn score(shape: Shape, scores: &mut [f32], first: usize, q: &[f32], k: &[f32]) {
-        by_head_dim!(shape.head_dim, score_body(shape, scores, first, q, k))
-    }
-
     /// Softmax of what each query sees, in place.
     fn softmax(shape: Shape, scores: &mut [f32]) {
         let tokens = shape.tokens();
@@ -139,9 +378,175 @@ simd_fn! {
             seen.iter_mut().for_each(|p| *p *= scale);
         }
     }
+}
 
-    /// Adds a run of V rows that starts at token `first`, weighted by `p (queries, heads, tokens)`.
-    fn values(shape: Shape, out: &mut [f32], p: &[f32], first: usize, v: &[f32]) {
-        by_head_dim!(shape.head_dim, values_body(shape, out, p, first, v))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Queries, rows and positions of one attention, made from a seed.
+    struct Case {
+        shape: Shape,
+        q: Vec<f32>,
+        k: Vec<f32>,
+        v: Vec<f32>,
+    }
+
+    impl Case {
+        fn new(rng: &mut Rng, head_dim: usize, group: usize, position: usize, queries: usize) -> Self {
+            let heads = 2 * group;
+            // A row of one more head than is worked on, columns behind them, queries further apart than they are wide.
+            let shape = Shape {
+                position,
+                queries,
+                query_stride: heads * head_dim + 5,
+                heads,
+                head_dim,
+                group,
+                row: 3 * head_dim + 2,
+                column: head_dim,
+            };
+            let mut random = |len| (0..len).map(|_| rng.normal()).collect();
+            let rows = (position + queries) * shape.row;
+            Self {
+                q: random(queries * shape.query_stride),
+                k: random(rows),
+                v: random(rows),
+                shape,
+            }
+        }
+
+        /// Queries from `first` on, at most `count` together.
+        fn attend(&self, first: usize, count: usize, rows: impl Fn(&[f32], &mut dyn FnMut(Rows<'_>))) -> Vec<f32> {
+            let shape = Shape {
+                position: self.shape.position + first,
+                queries: count,
+                ..self.shape
+            };
+            let mut out = vec![f32::NAN; count * shape.heads * shape.head_dim];
+            rows(&self.k, &mut |k| {
+                rows(&self.v, &mut |v| {
+                    attend(
+                        shape,
+                        &mut out,
+                        &mut Vec::new(),
+                        &self.q[first * shape.query_stride..],
+                        k,
+                        v,
+                    );
+                });
+            });
+            out
+        }
+
+        fn together(&self) -> Vec<f32> {
+            self.attend(0, self.shape.queries, |data, with| {
+                let row = self.shape.row;
+                with(Rows::Contiguous { data, row });
+            })
+        }
+
+        /// The definition, in `f64`.
+        fn plain(&self) -> Vec<f64> {
+            let Shape {
+                position,
+                queries,
+                query_stride,
+                heads,
+                head_dim,
+                row,
+                ..
+            } = self.shape;
+            let mut out = Vec::new();
+            for (query, head) in (0..queries).flat_map(|query| (0..heads).map(move |head| (query, head))) {
+                let at =
+                    |data: &[f32], token: usize, i: usize| f64::from(data[token * row + self.shape.stored(head) + i]);
+                let q = |i: usize| f64::from(self.q[query * query_stride + head * head_dim + i]);
+                let weights: Vec<f64> = (0..=position + query)
+                    .map(|token| (0..head_dim).map(|i| q(i) * at(&self.k, token, i)).sum::<f64>())
+                    .map(|score| (score / (head_dim as f64).sqrt()).exp())
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                out.extend((0..head_dim).map(|i| {
+                    let values = weights.iter().enumerate();
+                    values
+                        .map(|(token, weight)| weight * at(&self.v, token, i))
+                        .sum::<f64>()
+                        / sum
+                }));
+            }
+            out
+        }
+    }
+
+    /// Widths that have vectors and one that has not; positions and queries around the borders of blocks.
+    fn cases() -> impl Iterator<Item = Case> {
+        let mut rng = Rng::new(1);
+        let widths = [8, 16, 32, 64, 80, 96, 128]
+            .into_iter()
+            .flat_map(|width| [(width, 1), (width, 3)]);
+        let places = [(0, 1), (0, 16), (3, 7), (14, 5), (16, 2), (31, 16), (40, 1)];
+        widths
+            .flat_map(move |width| places.map(|place| (width, place)))
+            .map(move |((width, group), (position, queries))| Case::new(&mut rng, width, group, position, queries))
+    }
+
+    #[test]
+    fn it_is_the_definition() {
+        for case in cases() {
+            for (got, want) in case.together().into_iter().zip(case.plain()) {
+                assert!(
+                    (f64::from(got) - want).abs() < 1e-5,
+                    "{:?}: {got} for {want}",
+                    case.shape
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_has_the_same_bits_alone_and_with_others() {
+        for case in cases() {
+            let alone: Vec<f32> = (0..case.shape.queries)
+                .flat_map(|query| {
+                    case.attend(query, 1, |data, with| {
+                        let row = case.shape.row;
+                        with(Rows::Contiguous { data, row });
+                    })
+                })
+                .collect();
+            assert_eq!(case.together(), alone, "{:?}", case.shape);
+        }
+    }
+
+    #[test]
+    fn it_has_the_same_bits_whatever_the_rows_are_cut_into() {
+        for case in cases() {
+            for tokens in [1, 5, 16, 20] {
+                let row = case.shape.row;
+                let cut = case.attend(0, case.shape.queries, |data, with| {
+                    let (block, len) = (tokens * row, data.len());
+                    // Blocks stand in memory from the last to the first.
+                    let count = len.div_ceil(block);
+                    let mut arena = vec![f32::NAN; count * block];
+                    for (number, part) in (0..count).rev().zip(data.chunks(block)) {
+                        arena[number * block..][..part.len()].copy_from_slice(part);
+                    }
+                    let table: Vec<usize> = (0..count).rev().collect();
+                    let (arena, table) = (&arena[..], &table[..]);
+                    with(Rows::Blocks {
+                        arena,
+                        table,
+                        stride: block,
+                        offset: 0,
+                        block,
+                        row,
+                        len,
+                    });
+                });
+                assert_eq!(case.together(), cut, "{:?} in blocks of {tokens}", case.shape);
+            }
+        }
     }
 }

@@ -34,6 +34,24 @@ macro_rules! simd_fn {
 }
 pub(crate) use simd_fn;
 
+/// `$body` for every `$index` below `$count`, at most 16, written out: an index that is known only at run time, as in a loop
+/// that the compiler leaves one, would keep an array of vectors out of the registers.
+macro_rules! each {
+    ($index:ident < $count:expr, $body:expr) => {
+        each!(@ $index, $count, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($row:ident < $rows:expr, $panel:ident < $panels:expr, $body:expr) => {
+        each!($row < $rows, each!(@ $panel, $panels, $body, 0 1 2 3))
+    };
+    (@ $index:ident, $count:expr, $body:expr, $($value:literal)+) => {{
+        $(if $value < $count {
+            let $index = $value;
+            $body;
+        })+
+    }};
+}
+pub(crate) use each;
+
 /// The widest instruction set in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg(target_arch = "x86_64")]

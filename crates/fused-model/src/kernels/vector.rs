@@ -2,7 +2,8 @@
 #![allow(unsafe_code)] // processor intrinsics and the pointers they take
 
 /// Lanes of every vector here: one AVX-512 register, two of AVX2.
-pub(crate) const LANES: usize = 16;
+pub(crate) use super::simd::LANES;
+use super::simd::sum_lanes;
 
 /// Sixteen `f32`.
 ///
@@ -10,6 +11,8 @@ pub(crate) const LANES: usize = 16;
 /// Every method may be called only on a processor with the implementation's instruction set, and only inlined into a
 /// function that enables it; pointers must be good for sixteen elements.
 pub(crate) trait Float: Copy {
+    /// Vectors that the register file holds.
+    const REGISTERS: usize;
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(at: *const f32) -> Self;
@@ -17,8 +20,11 @@ pub(crate) trait Float: Copy {
     unsafe fn load_half(at: *const u16) -> Self;
     unsafe fn store(self, at: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
     /// `self + a * b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The sum of the lanes of each vector, added by halves as in [`sum_lanes`](super::simd::sum_lanes).
+    unsafe fn sums(vectors: [Self; LANES]) -> Self;
 }
 
 /// Sixteen `i32` sums of byte products.
@@ -64,6 +70,8 @@ impl Element for half::f16 {
 pub(crate) struct Plain<T>([T; LANES]);
 
 impl Float for Plain<f32> {
+    const REGISTERS: usize = 1;
+
     #[inline(always)]
     unsafe fn zero() -> Self {
         Self([0.0; LANES])
@@ -103,6 +111,17 @@ impl Float for Plain<f32> {
     unsafe fn add(mut self, other: Self) -> Self {
         self.0.iter_mut().zip(other.0).for_each(|(x, y)| *x += y);
         self
+    }
+
+    #[inline(always)]
+    unsafe fn mul(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(x, y)| *x *= y);
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        Self(vectors.map(|vector| sum_lanes(vector.0)))
     }
 
     #[inline(always)]
@@ -160,6 +179,8 @@ mod x86 {
     pub(crate) struct Avx512(__m512);
 
     impl Float for Avx512 {
+        const REGISTERS: usize = 32;
+
         #[inline(always)]
         unsafe fn zero() -> Self {
             // SAFETY: the caller's promise, here and in every method below.
@@ -197,6 +218,35 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn sums(vectors: [Self; LANES]) -> Self {
+            // Each step adds the halves of two vectors and keeps the sums of both in one. The vectors that meet are chosen
+            // so that the sums end up in order.
+            // SAFETY: as above.
+            unsafe {
+                let eight = |a: Self, b: Self| {
+                    let (low, high) = (
+                        _mm512_shuffle_f32x4(a.0, b.0, 0x44),
+                        _mm512_shuffle_f32x4(a.0, b.0, 0xee),
+                    );
+                    _mm512_add_ps(low, high)
+                };
+                let four = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+                let two = |a, b| _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+                let one = |a, b| _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+                let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
+                let first = two(four(eight(a, e), eight(i, m)), four(eight(b, f), eight(j, n)));
+                let second = two(four(eight(c, g), eight(k, o)), four(eight(d, h), eight(l, p)));
+                Self(one(first, second))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: as above.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
@@ -208,6 +258,8 @@ mod x86 {
     pub(crate) struct Avx2<T>(T, T);
 
     impl Float for Avx2<__m256> {
+        const REGISTERS: usize = 8;
+
         #[inline(always)]
         unsafe fn zero() -> Self {
             // SAFETY: the caller's promise, here and in every method below.
@@ -250,6 +302,32 @@ mod x86 {
         unsafe fn add(self, other: Self) -> Self {
             // SAFETY: as above.
             unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn sums(vectors: [Self; LANES]) -> Self {
+            // As in AVX-512.
+            // SAFETY: as above.
+            unsafe {
+                let eight = |a: Self| _mm256_add_ps(a.0, a.1);
+                let four = |a, b| {
+                    let (a, b) = (eight(a), eight(b));
+                    _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))
+                };
+                let two = |a, b| _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+                let one = |a, b| _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+                let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = vectors;
+                Self(
+                    one(two(four(a, e), four(b, f)), two(four(c, g), four(d, h))),
+                    one(two(four(i, m), four(j, n)), two(four(k, o), four(l, p))),
+                )
+            }
         }
 
         #[inline(always)]

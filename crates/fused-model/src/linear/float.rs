@@ -5,9 +5,10 @@
 use std::arch::x86_64::__m256;
 use std::ops::Range;
 
-use super::tiles::{OutPtr, PANEL, Registers, Tiles, each, for_each_tile, tile_for};
+use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Level;
+use crate::kernels::simd::each;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Avx512};
 use crate::kernels::vector::{Element, Float, Plain};

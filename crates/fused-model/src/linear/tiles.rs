@@ -156,24 +156,6 @@ macro_rules! tile_for {
 }
 pub(super) use tile_for;
 
-/// `$body` for every `$row` below `$rows`, at most 12, and every `$panel` below `$panels`, at most 4, written out: an index
-/// that is known only at run time, as in a loop that the compiler leaves one, would keep a tile's sums out of the registers.
-macro_rules! each {
-    ($row:ident < $rows:expr, $body:expr) => {
-        each!(@ $row, $rows, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
-    };
-    ($row:ident < $rows:expr, $panel:ident < $panels:expr, $body:expr) => {
-        each!($row < $rows, each!(@ $panel, $panels, $body, 0 1 2 3))
-    };
-    (@ $index:ident, $count:expr, $body:expr, $($value:literal)+) => {{
-        $(if $value < $count {
-            let $index = $value;
-            $body;
-        })+
-    }};
-}
-pub(super) use each;
-
 /// Visits the tiles of a product with `panels`, in an order that keeps some of the weights and rows in the cache: for each
 /// `block_depth` inputs, for each `block_rows` rows, for each few panels, every tile of these rows.
 ///
