@@ -35,11 +35,16 @@ pub(crate) trait Int: Copy {
     /// Whether [`add_dots`](Self::add_dots) takes the first factor as it is stored, 128 above its value, so that 128 times
     /// the sum of the second must be taken off the result.
     const OFFSET: bool;
+    /// As wide a vector of `f32`.
+    type Float: Float;
     unsafe fn zero() -> Self;
     /// Adds to lane `l` the dot product of the four bytes `a`, each 128 above its signed value, and the four signed bytes
     /// `b[4l..4l+4]`.
     unsafe fn add_dots(self, a: u32, b: *const i8) -> Self;
-    unsafe fn to_array(self) -> [i32; LANES];
+    /// Takes the sixteen numbers at `other` off.
+    unsafe fn sub(self, other: *const i32) -> Self;
+    /// The nearest `f32` of each lane.
+    unsafe fn to_float(self) -> Self::Float;
 }
 
 /// An element type of stored weights.
@@ -140,6 +145,7 @@ impl Float for Plain<f32> {
 
 impl Int for Plain<i32> {
     const OFFSET: bool = false;
+    type Float = Plain<f32>;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -160,8 +166,16 @@ impl Int for Plain<i32> {
     }
 
     #[inline(always)]
-    unsafe fn to_array(self) -> [i32; LANES] {
-        self.0
+    unsafe fn sub(mut self, other: *const i32) -> Self {
+        // SAFETY: the caller's promise.
+        let other = unsafe { other.cast::<[i32; LANES]>().read_unaligned() };
+        self.0.iter_mut().zip(other).for_each(|(x, y)| *x -= y);
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn to_float(self) -> Plain<f32> {
+        Plain(self.0.map(|x| x as f32))
     }
 }
 
@@ -339,6 +353,7 @@ mod x86 {
 
     impl Int for Avx2<__m256i> {
         const OFFSET: bool = false;
+        type Float = Avx2<__m256>;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -367,9 +382,20 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn to_array(self) -> [i32; LANES] {
-            // SAFETY: two registers of eight lanes are sixteen `i32`.
-            unsafe { std::mem::transmute::<[__m256i; 2], [i32; LANES]>([self.0, self.1]) }
+        unsafe fn sub(self, other: *const i32) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                Self(
+                    _mm256_sub_epi32(self.0, _mm256_loadu_si256(other.cast())),
+                    _mm256_sub_epi32(self.1, _mm256_loadu_si256(other.add(8).cast())),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn to_float(self) -> Avx2<__m256> {
+            // SAFETY: as above.
+            unsafe { Avx2(_mm256_cvtepi32_ps(self.0), _mm256_cvtepi32_ps(self.1)) }
         }
     }
 
@@ -379,6 +405,7 @@ mod x86 {
 
     impl Int for Vnni {
         const OFFSET: bool = true;
+        type Float = Avx512;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -396,9 +423,15 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn to_array(self) -> [i32; LANES] {
-            // SAFETY: sixteen lanes are sixteen `i32`.
-            unsafe { std::mem::transmute::<__m512i, [i32; LANES]>(self.0) }
+        unsafe fn sub(self, other: *const i32) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_sub_epi32(self.0, _mm512_loadu_si512(other.cast())) })
+        }
+
+        #[inline(always)]
+        unsafe fn to_float(self) -> Avx512 {
+            // SAFETY: as above.
+            Avx512(unsafe { _mm512_cvtepi32_ps(self.0) })
         }
     }
 }

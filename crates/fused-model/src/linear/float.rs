@@ -67,9 +67,10 @@ pub(super) fn pack<'a>(pool: &Pool, packed: &'a mut Vec<f32>, x: &'a [f32], tile
     pool.for_each(tiles.count(), &|_, tile| {
         let rows = tiles.range(tile);
         let part = parts.part(rows.start * inputs..rows.end * inputs);
-        for (at, row) in rows.clone().enumerate() {
-            let to = part[at..].iter_mut().step_by(rows.len());
-            to.zip(&x[row * inputs..][..inputs]).for_each(|(to, &x)| *to = x);
+        let x = &x[rows.start * inputs..rows.end * inputs];
+        for (input, to) in part.chunks_exact_mut(rows.len()).enumerate() {
+            let from = x[input..].iter().step_by(inputs);
+            to.iter_mut().zip(from).for_each(|(to, &x)| *to = x);
         }
     });
     packed
@@ -183,16 +184,7 @@ unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
                 each!(p < P, sums[r][p] = sums[r][p].add_product(x, weights[p]));
             });
         }
-        each!(r < M, p < P, {
-            let (to, width) = (job.out.at(row + r, panel + p), job.out.width(panel + p));
-            if width == PANEL {
-                sums[r][p].store(to);
-            } else {
-                let mut lanes = [0.0; PANEL];
-                sums[r][p].store(lanes.as_mut_ptr());
-                std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, width);
-            }
-        });
+        each!(r < M, p < P, job.out.store(row + r, panel + p, sums[r][p]));
     }
 }
 
@@ -203,20 +195,13 @@ unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
 /// As [`tile`].
 #[inline(always)]
 unsafe fn start<V: Float, E: Element>(job: &Job<'_, E>, row: usize, panel: usize, first: bool) -> V {
-    // SAFETY: the caller's promise; a panel that is not whole goes through an array.
+    // SAFETY: the caller's promise; the bias is padded to whole panels.
     unsafe {
         let bias = V::load(job.bias.as_ptr().add(panel * PANEL));
-        if first && !job.add {
-            return bias;
+        match (first, job.add) {
+            (true, false) => bias,
+            (true, true) => job.out.load::<V>(row, panel).add(bias),
+            (false, _) => job.out.load(row, panel),
         }
-        let (from, width) = (job.out.at(row, panel), job.out.width(panel));
-        let out = if width == PANEL {
-            V::load(from)
-        } else {
-            let mut lanes = [0.0; PANEL];
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), width);
-            V::load(lanes.as_ptr())
-        };
-        if first { out.add(bias) } else { out }
     }
 }

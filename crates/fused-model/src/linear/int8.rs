@@ -8,10 +8,10 @@ use std::ops::Range;
 use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::Level;
-use crate::kernels::simd::each;
+use crate::kernels::simd::{each, max_abs, simd_fn};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Vnni};
-use crate::kernels::vector::{Int, Plain};
+use crate::kernels::vector::{Float, Int, Plain};
 use crate::threads::{Parts, Pool};
 
 /// Inputs multiplied by one instruction.
@@ -102,17 +102,31 @@ pub(super) fn quantize(pool: &Pool, packed: &mut Vec<u8>, scales: &mut Vec<f32>,
 }
 
 /// Writes one row's bytes at the start of each of `steps`; its scale.
-fn quantize_row<'a>(steps: impl Iterator<Item = &'a mut [u8]>, x: &[f32]) -> f32 {
-    let scale = crate::kernels::simd::max_abs(x) / 127.0;
+fn quantize_row<'a>(mut steps: impl Iterator<Item = &'a mut [u8]>, x: &[f32]) -> f32 {
+    let scale = max_abs(x) / 127.0;
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    for (to, x) in steps.zip(x.chunks(STEP)) {
-        for (to, &x) in to.iter_mut().zip(x) {
-            // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even.
-            const ROUND: f32 = 12_582_912.0;
-            *to = ((x * inverse + ROUND) - ROUND) as i32 as u8 ^ 0x80;
+    let mut bytes = [128; 16 * STEP];
+    for x in x.chunks(bytes.len()) {
+        round(&mut bytes, x, inverse);
+        for (from, to) in bytes
+            .chunks_exact(STEP)
+            .zip(steps.by_ref().take(x.len().div_ceil(STEP)))
+        {
+            to[..STEP].copy_from_slice(from);
         }
     }
     scale
+}
+
+simd_fn! {
+    /// Rounds `x * inverse`, at most 127 in size, to bytes that are 128 above it.
+    fn round(bytes: &mut [u8], x: &[f32], inverse: f32) {
+        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+        const ROUND: f32 = 12_582_912.0;
+        for (byte, x) in bytes.iter_mut().zip(x) {
+            *byte = (x * inverse + ROUND).to_bits() as u8 ^ 0x80;
+        }
+    }
 }
 
 /// One product: tiles of rounded rows times panels of bytes.
@@ -258,18 +272,20 @@ unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize
 /// As [`tile`].
 #[inline(always)]
 unsafe fn finish<V: Int>(job: &Job<'_>, row: usize, panel: usize, sum: V) {
-    let row_scale = job.row_scales[row];
-    let columns = panel * PANEL..(panel + 1) * PANEL;
-    let out = job.out.columns(row, panel..panel + 1);
-    let scales = job.weights.scales[columns.clone()]
-        .iter()
-        .zip(&job.weights.offsets[columns.clone()]);
-    // SAFETY: the caller's promise.
-    let sums = unsafe { sum.to_array() };
-    let values = sums.into_iter().zip(scales).zip(&job.bias[columns]);
-    for (out, ((sum, (scale, offset)), bias)) in out.iter_mut().zip(values) {
-        let sum = if V::OFFSET { sum - offset } else { sum };
-        let value = sum as f32 * (row_scale * scale) + bias;
-        *out = if job.add { *out + value } else { value };
+    let at = panel * PANEL;
+    assert!(at + PANEL <= job.bias.len() && job.bias.len() == job.weights.scales.len());
+    // SAFETY: the caller's promise; scales, offsets and bias are as long as one another and hold the panel.
+    unsafe {
+        let scales = V::Float::load(job.weights.scales.as_ptr().add(at)).mul(V::Float::splat(job.row_scales[row]));
+        let sum = match V::OFFSET {
+            true => sum.sub(job.weights.offsets.as_ptr().add(at)),
+            false => sum,
+        };
+        let value = V::Float::load(job.bias.as_ptr().add(at)).add_product(sum.to_float(), scales);
+        let value = match job.add {
+            true => job.out.load::<V::Float>(row, panel).add(value),
+            false => value,
+        };
+        job.out.store(row, panel, value);
     }
 }

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::kernels::vector::LANES;
+use crate::kernels::vector::{Float, LANES};
 
 /// Outputs in a panel.
 pub(super) const PANEL: usize = LANES;
@@ -105,15 +105,51 @@ impl<'a> OutPtr<'a> {
 
     /// Columns of `panel` that the matrix has: sixteen, fewer in its last panel, none in those that fill up a group.
     #[inline(always)]
-    pub(super) fn width(&self, panel: usize) -> usize {
+    fn width(&self, panel: usize) -> usize {
         PANEL.min(self.columns.saturating_sub(panel * PANEL))
     }
 
     /// The first element of `panel` in `row`, good for [`width`](Self::width) elements.
     #[inline(always)]
-    pub(super) fn at(&self, row: usize, panel: usize) -> *mut f32 {
+    fn at(&self, row: usize, panel: usize) -> *mut f32 {
         debug_assert!(row < self.rows);
         self.start.wrapping_add(row * self.columns + panel * PANEL)
+    }
+
+    /// A panel of `row`; zeros where the matrix has no columns.
+    ///
+    /// # Safety
+    /// As `V`'s methods; the caller is the only one who works on this panel.
+    #[inline(always)]
+    pub(super) unsafe fn load<V: Float>(&self, row: usize, panel: usize) -> V {
+        let (from, width) = (self.at(row, panel), self.width(panel));
+        // SAFETY: the caller's promise; a panel that is not whole goes through an array.
+        unsafe {
+            if width == PANEL {
+                return V::load(from);
+            }
+            let mut lanes = [0.0; PANEL];
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), width);
+            V::load(lanes.as_ptr())
+        }
+    }
+
+    /// Writes a panel of `row`, the columns that the matrix has.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load).
+    #[inline(always)]
+    pub(super) unsafe fn store<V: Float>(&self, row: usize, panel: usize, values: V) {
+        let (to, width) = (self.at(row, panel), self.width(panel));
+        // SAFETY: as in `load`.
+        unsafe {
+            if width == PANEL {
+                return values.store(to);
+            }
+            let mut lanes = [0.0; PANEL];
+            values.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, width);
+        }
     }
 
     /// The columns of `panels` in `row`. The caller is the only one who works on these panels.
