@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn the_frame_comes_back() {
         let frame = Frame {
-            normalizer: crate::model::Normalizer::Nfc,
+            normalizer: crate::normalizer::Normalizer::Nfc,
             ignore_merges: true,
             post_processor: Some("{}".into()),
         };

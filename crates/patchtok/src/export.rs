@@ -6,7 +6,8 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use crate::base::split_of;
-use crate::model::{Model, Normalizer, Segmentation, Special};
+use crate::model::{Model, Segmentation, Special};
+use crate::normalizer::Normalizer;
 use crate::split::Splitter;
 use crate::tokenizer::TOKENIZER_JSON;
 use crate::{Error, Result, byte_level};

@@ -1,12 +1,9 @@
 //! A byte-level BPE model: tokens, merges, special tokens and the splitter, checked once when it is
 //! made.
 
-use std::borrow::Cow;
-
 use hashbrown::{HashMap, HashSet};
-// The same version of Unicode as in the `tokenizers` library.
-use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
+use crate::normalizer::Normalizer;
 use crate::split::Splitter;
 use crate::{Error, Result};
 
@@ -113,25 +110,6 @@ impl<T: AsRef<[u8]>> FromIterator<T> for Vocab {
             vocab.push(token.as_ref());
         }
         vocab
-    }
-}
-
-/// What is done to a text before it is cut into pieces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) enum Normalizer {
-    #[default]
-    None,
-    /// Unicode's canonical composition.
-    Nfc,
-}
-
-impl Normalizer {
-    /// The text that pieces are cut from.
-    pub(crate) fn apply(self, text: &str) -> Cow<'_, str> {
-        if self == Normalizer::None || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
-            return Cow::Borrowed(text);
-        }
-        Cow::Owned(text.nfc().map(|(c, _)| c).collect())
     }
 }
 

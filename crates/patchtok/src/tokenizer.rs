@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::encode::{Encoder, Memory, Pool, Pooled, Scratch, min_tokens, reference};
 use crate::model::{Model, Segmentation};
 use crate::special::{Segment, SpecialFinder};
-use crate::{DecodeStream, Error, PatchMap, Result, artifact, base, export, files};
+use crate::{DecodeStream, EncodeStream, Error, PatchMap, Result, artifact, base, export, files};
 
 /// Names of the files in a tokenizer folder.
 pub(crate) const TOKENIZER_JSON: &str = "tokenizer.json";
@@ -145,7 +145,7 @@ impl PatchTokenizer {
     }
 
     /// Appends the ids of `text` to `ids`. Once tables and `ids` have grown to what the text needs,
-    /// it allocates nothing.
+    /// it allocates nothing (but a normalized copy of the text, if that differs from it).
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
         self.encode_text(text, self.memory.take().get(), ids);
     }
@@ -244,6 +244,11 @@ impl PatchTokenizer {
         Ok(bytes)
     }
 
+    /// Starts encoding a text that comes in parts.
+    pub fn encode_stream(&self) -> EncodeStream<'_> {
+        EncodeStream::new(self, self.memory.take())
+    }
+
     /// Starts decoding a stream of ids.
     pub fn decode_stream(&self) -> DecodeStream<'_> {
         DecodeStream::new(self)
@@ -293,6 +298,15 @@ impl PatchTokenizer {
 
     pub(crate) fn model(&self) -> &Model {
         &self.model
+    }
+
+    pub(crate) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// Memory to encode with.
+    pub(crate) fn memory(&self) -> Pooled<'_> {
+        self.memory.take()
     }
 
     pub(crate) fn specials(&self) -> &SpecialFinder {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::unsupported;
 use crate::Result;
-use crate::model::Normalizer;
+use crate::normalizer::Normalizer;
 use crate::split::{
     CHUNK_PATTERN, CHUNK_PATTERN_V1, GPT2_PATTERN, LLAMA3_CHUNK_ENDS, LLAMA3_PATTERN, QWEN_CHUNK_ENDS, QWEN_PATTERN,
     Splitter,

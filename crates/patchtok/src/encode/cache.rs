@@ -81,6 +81,13 @@ struct Set {
     tokens: [Tokens; 2],
 }
 
+impl Set {
+    const EMPTY: Set = Set {
+        keys: [0; 2],
+        tokens: [Tokens([0; INLINE]); 2],
+    };
+}
+
 /// A table from keys to a few tokens. What is not in it must be found otherwise.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -91,12 +98,8 @@ pub(super) struct Table {
 impl Table {
     /// A table of `sets` times two entries, a power of two.
     pub(super) fn new(sets: u32) -> Self {
-        let empty = Set {
-            keys: [0; 2],
-            tokens: [Tokens::default(); 2],
-        };
         Table {
-            sets: vec![empty; sets as usize].into_boxed_slice(),
+            sets: vec![Set::EMPTY; sets as usize].into_boxed_slice(),
             shift: 64 - sets.trailing_zeros(),
         }
     }
@@ -156,6 +159,14 @@ impl Default for Words {
 }
 
 impl Words {
+    /// Forgets all words. Keeps the memory.
+    fn clear(&mut self) {
+        self.table.sets.fill(Set::EMPTY);
+        self.stored.clear();
+        self.bytes.clear();
+        self.tokens.clear();
+    }
+
     /// The tokens of a word, if the table has it.
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<Tokens> {
@@ -180,7 +191,7 @@ impl Words {
             Some(stored) => *stored,
             None => {
                 if self.stored.len() == MAX_WORDS || self.bytes.len() + self.tokens.len() > MAX_LENGTHS {
-                    *self = Words::default();
+                    self.clear();
                 }
                 let start = self.tokens.len();
                 encode(&mut self.tokens);

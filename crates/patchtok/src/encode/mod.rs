@@ -28,7 +28,8 @@ pub(crate) use merges::{Merges, NO_RANK, pair_key};
 pub(crate) use pool::{Pool, Pooled};
 
 use crate::model::{Hasher, Model, Segmentation};
-use crate::split;
+pub(crate) use crate::split::pieces::Start;
+use crate::split::{self, pieces};
 use linear::{Tables, Trie};
 use min_tokens::MinTokens;
 use phrases::{CUT, Pending, Phrases};
@@ -43,6 +44,13 @@ pub(crate) struct Memory {
     scratch: Scratch,
 }
 
+impl Memory {
+    /// Forgets a text of which only parts were encoded.
+    pub(crate) fn forget_text(&mut self) {
+        self.pending.clear();
+    }
+}
+
 /// Memory that is used again from piece to piece.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -50,6 +58,17 @@ pub(crate) struct Scratch {
     linear: linear::Scratch,
     min_tokens: min_tokens::Scratch,
     bytes: Vec<u8>,
+}
+
+/// What a text goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stages {
+    /// Its words, which are its pieces.
+    Words,
+    /// Its words, and then what joins them.
+    WordsAndPhrases,
+    /// Its pieces, without what is remembered of words.
+    Pieces,
 }
 
 /// The encoder of one model.
@@ -113,16 +132,79 @@ impl Encoder {
     /// Appends the tokens of `text`, in which special tokens are not looked for. O(n) for n bytes,
     /// if no merge uses what a later one makes; otherwise O(n log n).
     pub(crate) fn encode(&self, model: &Model, text: &str, memory: &mut Memory, out: &mut Vec<u32>) {
-        let across_words = self.inside_words < self.all;
-        let in_no_order = model.splitter().is_chunked() && self.spines.is_none();
-        match &self.phrases {
-            Some(phrases) => Words::<true>::encode(self, model, Some(phrases), text, memory, out),
-            None if self.min_tokens.is_some() || across_words || in_no_order => {
+        match self.stages(model) {
+            Stages::Words => Words::<false>::encode(self, model, text, memory, out),
+            Stages::WordsAndPhrases => Words::<true>::encode(self, model, text, memory, out),
+            Stages::Pieces => {
                 let scratch = &mut memory.scratch;
                 let piece = |piece: &str| self.encode_piece(model, piece.as_bytes(), scratch, out);
                 model.splitter().for_each(text, piece);
             }
-            None => Words::<false>::encode(self, model, None, text, memory, out),
+        }
+    }
+
+    /// Appends the tokens of `text` from `start` on, which goes on behind its end, as far as what follows
+    /// cannot change them; returns the start of the first word that is left. The memory keeps what
+    /// waits for more text until [`finish`](Encoder::finish).
+    pub(crate) fn encode_part(
+        &self,
+        model: &Model,
+        text: &str,
+        start: Start,
+        memory: &mut Memory,
+        out: &mut Vec<u32>,
+    ) -> Start {
+        self.part(model, text, start, pieces::settled(text), memory, out)
+    }
+
+    /// Appends the tokens of the rest of a text of which parts were encoded.
+    pub(crate) fn finish(&self, model: &Model, text: &str, start: Start, memory: &mut Memory, out: &mut Vec<u32>) {
+        let rest = self.part(model, text, start, text.len(), memory, out).at;
+        match self.stages(model) {
+            Stages::Pieces if rest < text.len() => {
+                self.encode_piece(model, &text.as_bytes()[rest..], &mut memory.scratch, out);
+            }
+            Stages::WordsAndPhrases => Words::<true>::finish(self, model, memory, out),
+            Stages::Words | Stages::Pieces => {}
+        }
+    }
+
+    /// Appends the tokens of the words of `text` that lie between `start` and `limit`.
+    fn part(
+        &self,
+        model: &Model,
+        text: &str,
+        start: Start,
+        limit: usize,
+        memory: &mut Memory,
+        out: &mut Vec<u32>,
+    ) -> Start {
+        match self.stages(model) {
+            Stages::Words => Words::<false>::encode_part(self, model, text, start, limit, memory, out),
+            Stages::WordsAndPhrases => Words::<true>::encode_part(self, model, text, start, limit, memory, out),
+            Stages::Pieces => {
+                let mut at = start.at;
+                pieces::for_each::<true>(model.splitter(), text, start, |word| {
+                    let is_border = word.cut || !model.splitter().is_chunked();
+                    if is_border && word.start > at && word.end <= limit {
+                        self.encode_piece(model, &text.as_bytes()[at..word.start], &mut memory.scratch, out);
+                        at = word.start;
+                    }
+                });
+                Start { at, cut: true }
+            }
+        }
+    }
+
+    /// How a text is encoded.
+    #[inline]
+    fn stages(&self, model: &Model) -> Stages {
+        let across_words = self.inside_words < self.all;
+        let in_no_order = model.splitter().is_chunked() && self.spines.is_none();
+        match self.phrases {
+            Some(_) => Stages::WordsAndPhrases,
+            None if self.min_tokens.is_some() || across_words || in_no_order => Stages::Pieces,
+            None => Stages::Words,
         }
     }
 

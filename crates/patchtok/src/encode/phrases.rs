@@ -55,6 +55,14 @@ impl Default for Pending {
     }
 }
 
+impl Pending {
+    /// Forgets the tokens that wait.
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.linked = 0;
+    }
+}
+
 impl Phrases {
     /// The stage of the merges of `model` from rank `first` on. None if there are none, or more than
     /// this stage has room for.
@@ -126,8 +134,7 @@ impl Phrases {
             if start < tokens.len() {
                 island(&tokens[start..], out);
             }
-            tokens.clear();
-            *linked = 0;
+            pending.clear();
         } else {
             *linked = at.saturating_sub(start);
             tokens.drain(..start);

@@ -223,6 +223,59 @@ fn the_time_of_a_long_piece_is_linear() {
     assert_eq!(ids, heaped);
 }
 
+/// GPT-2 by chunks, with phrases of ` a`: two, three, four, six, eight and so on.
+fn gpt2_with_phrases() -> Model {
+    let model = gpt2(Splitter::Chunk);
+    let (mut vocab, mut merges) = (model.vocab().clone(), model.merges().to_vec());
+    // Two line ends come after all other merges.
+    let is_blank_line = |merge: &Merge| vocab.get(merge.result) == Some(b"\n\n");
+    let at = merges.iter().position(is_blank_line).unwrap();
+    let blank_line = merges.remove(at);
+    merges.push(blank_line);
+    let id = |token: &[u8]| model.vocab().iter().find(|(_, known)| *known == token).unwrap().0;
+    let one = id(b" a");
+    let mut add = |left: u32, right: u32| {
+        let result = vocab.len() as u32;
+        let token = [vocab.get(left).unwrap(), vocab.get(right).unwrap()].concat();
+        vocab.push(&token);
+        merges.push(Merge { left, right, result });
+        result
+    };
+    let mut twice = add(one, one);
+    let mut thrice = add(twice, one);
+    for _ in 0..3 {
+        (twice, thrice) = (add(twice, twice), add(thrice, thrice));
+    }
+    Model::new(vocab, merges, model.specials().to_vec(), Splitter::Chunk).unwrap()
+}
+
+/// Phrases that may go on for ever take a bounded number of steps for each byte, too.
+#[test]
+fn the_time_of_a_long_phrase_is_linear() {
+    let model = gpt2_with_phrases();
+    let encoder = Encoder::new(&model);
+    assert!(encoder.phrases.is_some());
+    for unit in [" a", " a a a a a", " a a b a a a", "\n\n a", "x a", "é a", " a\n"] {
+        let mut of_half = None;
+        for length in [1 << 17, 1 << 18] {
+            let text = unit.repeat(length / unit.len());
+            let (mut memory, mut ids) = (Memory::default(), Vec::new());
+            encoder.encode(&model, &text, &mut memory, &mut ids);
+            let mut heaped = Vec::new();
+            let pair = |left, right| encoder.merges.get(left, right);
+            model.splitter().for_each(&text, |chunk| {
+                let symbols = chunk.bytes().map(|byte| model.byte_ids()[usize::from(byte)]);
+                heap::merge(symbols, pair, &mut heap::Scratch::default(), &mut heaped);
+            });
+            assert_eq!(ids, heaped, "{unit:?}");
+            let steps = memory.scratch.linear.steps;
+            assert!(steps < 40 * length as u64, "{steps} steps for {unit:?}");
+            let half = *of_half.get_or_insert(steps);
+            assert!(10 * steps <= 21 * half, "{half} and {steps} steps for {unit:?}");
+        }
+    }
+}
+
 /// The cache of words stays right when it overflows.
 #[test]
 fn a_full_cache_starts_again() {

@@ -4,7 +4,7 @@ use super::cache::{self, INLINE};
 use super::phrases::{CUT, Pending, Phrases};
 use super::{Encoder, Memory, Scratch};
 use crate::model::Model;
-use crate::split::pieces::{self, Piece};
+use crate::split::pieces::{self, Piece, Start};
 
 /// Tokens that are collected before they are moved on.
 const BUFFER: usize = 128;
@@ -30,29 +30,63 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
     pub(super) fn encode(
         encoder: &'e Encoder,
         model: &'e Model,
-        phrases: Option<&'e Phrases>,
         text: &str,
-        Memory {
+        memory: &'e mut Memory,
+        out: &'e mut Vec<u32>,
+    ) {
+        let mut words = Words::<CHUNKS>::new(encoder, model, memory, out);
+        pieces::for_each::<CHUNKS>(model.splitter(), text, Start::OF_TEXT, |piece| words.piece(text, piece));
+        words.flush();
+        words.join(true);
+    }
+
+    /// Appends to `out` what the words of `text` from `start` to `limit` become, as far as what follows
+    /// cannot change it, and returns where the next word starts. The memory keeps the rest.
+    #[cold]
+    pub(super) fn encode_part(
+        encoder: &'e Encoder,
+        model: &'e Model,
+        text: &str,
+        start: Start,
+        limit: usize,
+        memory: &'e mut Memory,
+        out: &'e mut Vec<u32>,
+    ) -> Start {
+        let mut words = Words::<CHUNKS>::new(encoder, model, memory, out);
+        let mut next = start;
+        pieces::for_each::<CHUNKS>(model.splitter(), text, start, |piece| {
+            if piece.end <= limit {
+                words.piece(text, piece);
+                next = Start::behind(model.splitter(), text, piece);
+            }
+        });
+        words.flush();
+        words.join(false);
+        next
+    }
+
+    fn new(encoder: &'e Encoder, model: &'e Model, memory: &'e mut Memory, out: &'e mut Vec<u32>) -> Self {
+        let Memory {
             cache,
             pending,
             scratch,
-        }: &'e mut Memory,
-        out: &'e mut Vec<u32>,
-    ) {
-        let mut words = Words::<CHUNKS> {
+        } = memory;
+        Words {
             encoder,
             model,
-            phrases,
+            phrases: encoder.phrases.as_ref(),
             cache,
             pending,
             scratch,
             out,
             buffer: [0; BUFFER],
             filled: 0,
-        };
-        pieces::for_each::<CHUNKS>(model.splitter(), text, |piece| words.piece(text, piece));
-        words.flush();
-        words.join(true);
+        }
+    }
+
+    /// Appends to `out` what the memory keeps of the parts of a text.
+    pub(super) fn finish(encoder: &'e Encoder, model: &'e Model, memory: &'e mut Memory, out: &'e mut Vec<u32>) {
+        Words::<CHUNKS>::new(encoder, model, memory, out).join(true);
     }
 
     #[inline(always)]

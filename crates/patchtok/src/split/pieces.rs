@@ -18,20 +18,51 @@ pub(crate) struct Piece {
     pub(crate) cut: bool,
 }
 
-/// Calls `visit` for every word of `text`, in order; together they are `text`. Words are the pieces of
-/// `splitter` or, with `CHUNKS`, if it cuts by chunks, the pieces that these are made of, with the
-/// borders of chunks. O(length of `text`).
-#[inline]
-pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, visit: impl FnMut(Piece)) {
-    match splitter.digits() {
-        None => for_each_of_gpt2::<CHUNKS>(splitter, text, visit),
-        Some(digits) => for_each_of_cl100k::<CHUNKS>(digits, text, visit),
+/// Where the words of a text are to be found from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// Where a word starts. Before it in the text stands the last character of the word before, if
+    /// there is one.
+    pub(crate) at: usize,
+    /// Whether a chunk ends there because of the word before.
+    pub(crate) cut: bool,
+}
+
+impl Start {
+    /// The start of a text.
+    pub(crate) const OF_TEXT: Start = Start { at: 0, cut: true };
+
+    /// The place behind a word of `text`.
+    pub(crate) fn behind(splitter: Splitter, text: &str, Piece { start, end, .. }: Piece) -> Self {
+        let cut = match splitter.digits() {
+            None => chunk::is_chunk(splitter, &text[..start], &text[start..end], &text[end..]),
+            Some(_) => cl100k::is_border(text, end),
+        };
+        Start { at: end, cut }
     }
 }
 
+/// Calls `visit` for every word of `text` from `start` on, in order. Words are the pieces of `splitter`
+/// or, with `CHUNKS`, if it cuts by chunks, the pieces that these are made of, with the borders of
+/// chunks. O(length of `text`).
+#[inline]
+pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, start: Start, visit: impl FnMut(Piece)) {
+    match splitter.digits() {
+        None => for_each_of_gpt2::<CHUNKS>(splitter, text, start, visit),
+        Some(digits) => for_each_of_cl100k::<CHUNKS>(digits, text, start, visit),
+    }
+}
+
+/// Where the words of `text` end that are the same whatever follows it: those up to this place. Patterns
+/// look at most two characters beyond a word, or at white space to its end.
+pub(crate) fn settled(text: &str) -> usize {
+    let but_two = text.char_indices().rev().nth(1).map_or(0, |(at, _)| at);
+    but_two.min(text.trim_end().len())
+}
+
 /// [`for_each`] for the patterns of Llama 3 and Qwen, character by character.
-fn for_each_of_cl100k<const CHUNKS: bool>(digits: usize, text: &str, mut visit: impl FnMut(Piece)) {
-    let (mut start, mut cut) = (0, true);
+fn for_each_of_cl100k<const CHUNKS: bool>(digits: usize, text: &str, start: Start, mut visit: impl FnMut(Piece)) {
+    let Start { at: mut start, mut cut } = start;
     while start < text.len() {
         let rest = &text[start..];
         let end = start + cl100k::first_piece(rest, digits);
@@ -47,12 +78,11 @@ fn for_each_of_cl100k<const CHUNKS: bool>(digits: usize, text: &str, mut visit: 
 
 /// [`for_each`] for GPT-2's pattern, a block at a time.
 #[inline]
-fn for_each_of_gpt2<const CHUNKS: bool>(splitter: Splitter, text: &str, mut visit: impl FnMut(Piece)) {
+fn for_each_of_gpt2<const CHUNKS: bool>(splitter: Splitter, text: &str, start: Start, mut visit: impl FnMut(Piece)) {
     let bytes = text.as_bytes();
     let blank_lines = splitter == Splitter::ChunkV1;
     let mut tail = Tail::default();
-    // A chunk starts at the start.
-    let (mut at, mut cut) = (0, true);
+    let Start { mut at, mut cut } = start;
     while at < bytes.len() {
         let window: &[u8; WIDTH + HEAD] = match bytes[at..].first_chunk() {
             Some(window) => window,

@@ -46,7 +46,7 @@ fn merged_with_previous<'t>(ends: &SysRegex, text: &'t str) -> Vec<&'t str> {
 /// The words and the chunks that the search for words gives.
 fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
     let (mut words, mut chunks, mut start) = (Vec::new(), Vec::new(), 0);
-    pieces::for_each::<true>(splitter, text, |piece| {
+    pieces::for_each::<true>(splitter, text, pieces::Start::OF_TEXT, |piece| {
         let word = &text[piece.start..piece.end];
         let head = word.len().min(pieces::HEAD);
         assert_eq!(piece.head[..head], word.as_bytes()[..head]);
@@ -60,7 +60,7 @@ fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
         chunks.push(&text[start..]);
     }
     let mut without_chunks = Vec::new();
-    pieces::for_each::<false>(splitter, text, |piece| {
+    pieces::for_each::<false>(splitter, text, pieces::Start::OF_TEXT, |piece| {
         without_chunks.push(&text[piece.start..piece.end])
     });
     assert_eq!(without_chunks, words, "{text:?}");

@@ -62,7 +62,7 @@ fn trained(pre_tokenizer: Value, normalizer: Value) -> Value {
 
 /// As Llama 3's file: every way to cut a token in two is a merge, pieces that are tokens are not merged,
 /// and some tokens are reached in no other way.
-fn llama3() -> Value {
+pub(crate) fn llama3() -> Value {
     let mut file = trained(split(LLAMA3_PATTERN), Value::Null);
     let model = &mut file["model"];
     model["ignore_merges"] = true.into();
@@ -114,8 +114,13 @@ fn llama3() -> Value {
     file
 }
 
+/// As Qwen's file.
+pub(crate) fn qwen_like() -> Value {
+    trained(split(QWEN_PATTERN), json!({ "type": "NFC" }))
+}
+
 /// The file in a folder of its own.
-fn written(file: &Value) -> (TempDir, PathBuf) {
+pub(crate) fn written(file: &Value) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, file.to_string()).unwrap();
@@ -192,7 +197,7 @@ fn gpt2_by_a_split() {
 
 #[test]
 fn qwen() {
-    let file = trained(split(QWEN_PATTERN), json!({ "type": "NFC" }));
+    let file = qwen_like();
     check_growth(&file, &check_base(&file, 21), 22);
     let (_folder, path) = written(&file);
     let tokenizer = PatchTokenizer::from_file(path).unwrap();

@@ -8,3 +8,4 @@ mod files;
 mod hugging_face;
 mod modes;
 mod round_trip;
+mod stream;
