@@ -55,6 +55,14 @@ pub enum ModelError {
     /// The KV store refused.
     #[error(transparent)]
     Kv(#[from] crate::kv::KvError),
+    /// There is no CUDA device, or the allocator cannot use it.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    NoDevice(#[from] vattn::cuda::NotAvailable),
+    /// The CUDA driver refused a call.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Driver(#[from] vattn::cuda::DriverError),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,6 +1,6 @@
 //! Runs GPT-2 and Llama-family models on the CPU, and scores, adapts and trains GPT-2, with a choice of where keys and
 //! values live. It joins a patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and
-//! keeps the alternatives beside them so that they can be compared.
+//! keeps the alternatives beside them so that they can be compared. With feature `cuda` GPT-2 runs on a CUDA device too.
 //!
 //! You will meet these types and functions:
 //!
@@ -35,11 +35,18 @@
 //! # }
 //! ```
 //!
-//! It uses no GPU, keeps keys and values in `f32` only, and is a library to call, not a server.
+//! It keeps keys and values in `f32` only, and is a library to call, not a server.
+//!
+//! # Features
+//!
+//! * `cuda`: `CudaGpt2` and `kv::CudaKv`, the model on a CUDA device of candle. It takes the CUDA toolkit to build, and the program
+//!   starts only where the driver is; `docs/cuda.md` says what of it has met a real card.
 
 pub mod adapt;
 mod attention;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod engine;
 mod error;
 mod files;
@@ -59,6 +66,8 @@ pub mod train;
 mod weights;
 
 pub use config::{Activation, Gpt2Config};
+#[cfg(feature = "cuda")]
+pub use cuda::CudaGpt2;
 pub use engine::{Engine, EngineConfig, Event, Reply, Request, generate};
 pub use error::ModelError;
 pub use gpt2::Gpt2;

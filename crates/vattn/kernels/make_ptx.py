@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the PTX files from attention.cu, or checks that they are what it makes.
+"""Makes the PTX files, attention_{f32,f16,bf16}.ptx here and gpt2.ptx of fused-model, or checks that they are what their
+sources make.
 
-    make_ptx.py            compile, write attention_{f32,f16,bf16}.ptx, assemble
+    make_ptx.py            compile, write the PTX files, assemble
     make_ptx.py --check    compile, compare every byte, assemble; exit 1 if something differs or does not assemble
 
 The compiler is NVRTC of CUDA 12.0, so that every driver from 12.0 on accepts the PTX; the assembler is that of CUDA 12.9,
@@ -20,7 +21,10 @@ import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 WHEELS = ["nvidia-cuda-nvrtc-cu12==12.0.140", "nvidia-cuda-nvcc-cu12==12.9.86"]
-ELEMENTS = ["f32", "f16", "bf16"]
+GPT2 = HERE.parents[1] / "fused-model/src/cuda"
+# The PTX file, its source, and what is defined for it.
+FILES = [(HERE / f"attention_{element}.ptx", HERE / "attention.cu", [f"-DELEMENT={element}"]) for element in ["f32", "f16", "bf16"]]
+FILES += [(GPT2 / "gpt2.ptx", GPT2 / "gpt2.cu", [])]
 ARCHITECTURES = [70, 75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121]
 
 
@@ -52,17 +56,18 @@ class Compiler:
         getattr(self.nvrtc, f"nvrtcGet{what}")(program, buffer)
         return buffer.value
 
-    def ptx(self, source: bytes, element: str) -> bytes:
+    def ptx(self, source: pathlib.Path, defines: list[str]) -> bytes:
         program = ctypes.c_void_p()
-        if self.nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"attention.cu", 0, None, None) != 0:
+        text, name = source.read_bytes(), source.name.encode()
+        if self.nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None) != 0:
             sys.exit("NVRTC did not start")
-        options = [b"--gpu-architecture=compute_70", b"--std=c++14", b"-DELEMENT=" + element.encode()]
+        options = [b"--gpu-architecture=compute_70", b"--std=c++14", *(define.encode() for define in defines)]
         failed = self.nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)) != 0
         log = self.text(program, "ProgramLog").decode().strip()
         if log:
             print(log, file=sys.stderr)
         if failed:
-            sys.exit(f"attention.cu does not compile for {element}")
+            sys.exit(f"{source.name} does not compile {' '.join(defines)}")
         return self.text(program, "PTX")
 
 
@@ -86,14 +91,12 @@ def assemble(toolkit: pathlib.Path, ptx: pathlib.Path, architecture: int) -> boo
 def make(toolkit: pathlib.Path, check: bool) -> bool:
     fetch(toolkit)
     compiler = Compiler(toolkit)
-    source = (HERE / "attention.cu").read_bytes()
     good = True
-    for element in ELEMENTS:
-        path = HERE / f"attention_{element}.ptx"
-        ptx = compiler.ptx(source, element)
+    for path, source, defines in FILES:
+        ptx = compiler.ptx(source, defines)
         if check:
             same = path.exists() and path.read_bytes() == ptx
-            print(f"{path.name}: {'is what' if same else 'IS NOT what'} attention.cu makes")
+            print(f"{path.name}: {'is what' if same else 'IS NOT what'} {source.name} makes")
             good &= same
         else:
             temporary = path.with_suffix(".tmp")

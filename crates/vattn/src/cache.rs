@@ -97,6 +97,12 @@ impl<B: Backend> KvCache<B> {
         &self.geometry
     }
 
+    /// Where its memory comes from.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.shared.space.backend
+    }
+
     /// Opens a sequence of length 0. It holds no memory, or that of a freed sequence, wiped. O(slots).
     ///
     /// # Errors

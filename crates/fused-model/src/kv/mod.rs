@@ -7,17 +7,22 @@
 //! | [`VirtualKv`] | contiguous addresses, mapped as it grows | frames its rows touch, now |
 //!
 //! All three live in memory files of the operating system, so [`KvMemory::physical_bytes`] is counted in the same way
-//! for each: by the kernel, not by a formula.
+//! for each: by the kernel, not by a formula. With feature `cuda` there is `CudaKv` besides, the virtual store in the memory
+//! of a device.
 
 use std::ops::Range;
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod paged;
 mod r#static;
 mod virt;
 
+#[cfg(feature = "cuda")]
+pub use cuda::CudaKv;
 pub use paged::PagedKv;
 pub use r#static::StaticKv;
-pub use virt::VirtualKv;
+pub use virt::{Place, VirtualKv};
 
 /// Shape of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +124,9 @@ pub enum KvError {
         /// Layers of the store.
         layers: usize,
     },
+    /// The processor was to read rows in the memory of a device.
+    #[error("the rows are in the memory of a CUDA device: run a CUDA model over this store, or copy them out")]
+    OnDevice,
     /// The allocator refused for another reason.
     #[error(transparent)]
     Allocator(#[from] vattn::Error),
@@ -247,8 +255,14 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// The K and V rows of one layer, `(len, row_floats)` each.
     ///
     /// # Errors
-    /// [`KvError::NotOpen`], [`KvError::OutOfRange`].
+    /// [`KvError::NotOpen`], [`KvError::OutOfRange`], [`KvError::OnDevice`].
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError>;
+
+    /// The store itself, if its rows are in the memory of a CUDA device.
+    #[cfg(feature = "cuda")]
+    fn cuda(&mut self) -> Option<&mut CudaKv> {
+        None
+    }
 
     /// Shortens a sequence to its first `tokens`, as a rollback of speculated tokens does. Rows below stay as they are,
     /// and what is grown again may be written even where the rows were shared before.

@@ -2,17 +2,50 @@
 
 use std::ops::Range;
 
-use vattn::{Geometry, KvCache, SeqId};
+use vattn::backend::Backend;
+use vattn::host::HostBackend;
+use vattn::{Config, Geometry, KvCache, SeqId};
 
 use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_rows};
 
-/// Rows in a [`vattn::KvCache`].
+/// Rows in a [`vattn::KvCache`], in the memory of the machine unless another backend is named.
 #[derive(Debug)]
-pub struct VirtualKv {
-    geometry: KvGeometry,
-    cache: KvCache,
-    sequences: Slots<SeqId>,
+pub struct VirtualKv<B: Backend = HostBackend> {
+    pub(super) geometry: KvGeometry,
+    pub(super) cache: KvCache<B>,
+    pub(super) sequences: Slots<SeqId>,
     budget: usize,
+}
+
+/// How the rows of one backend are reached; all else is the same for all.
+pub trait Place: Backend + Sized {
+    /// What the store is called in reports.
+    const NAME: &'static str;
+
+    /// [`KvStore::write`], for rows that are known to exist.
+    ///
+    /// # Errors
+    /// Rows are shared, or the device refused.
+    fn fill(
+        store: &mut VirtualKv<Self>,
+        seq: SeqId,
+        layer: usize,
+        tokens: Range<usize>,
+        fill: &mut FillRow<'_>,
+    ) -> Result<(), vattn::Error>;
+
+    /// [`KvStore::rows`].
+    ///
+    /// # Errors
+    /// There is no such layer, or the rows are not in memory that the processor reads.
+    fn rows(store: &VirtualKv<Self>, seq: SeqId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError>;
+
+    /// [`KvStore::cuda`].
+    #[cfg(feature = "cuda")]
+    fn cuda(store: &mut VirtualKv<Self>) -> Option<&mut super::CudaKv> {
+        let _ = store;
+        None
+    }
 }
 
 impl VirtualKv {
@@ -21,25 +54,74 @@ impl VirtualKv {
     /// # Errors
     /// [`KvError::Allocator`] when the frame is not a multiple of the system's page or addresses cannot be had.
     pub fn new(geometry: &KvGeometry, frame_bytes: usize, budget_bytes: usize) -> Result<Self, KvError> {
-        let shape = Geometry::builder()
-            .layers(geometry.layers)
-            .row_bytes(geometry.row_floats * size_of::<f32>())
-            .max_tokens(geometry.max_tokens)
-            .max_sequences(geometry.max_sequences)
-            .frame_bytes(frame_bytes)
-            .build()
-            .map_err(vattn::Error::from)?;
-        Ok(Self {
+        let cache = KvCache::new(shape(geometry, frame_bytes)?, budget_bytes)?;
+        Ok(Self::over(cache, geometry, budget_bytes))
+    }
+}
+
+/// The cache's shape for a store's.
+fn shape(geometry: &KvGeometry, frame_bytes: usize) -> Result<Geometry, KvError> {
+    let shape = Geometry::builder()
+        .layers(geometry.layers)
+        .row_bytes(geometry.row_floats * size_of::<f32>())
+        .max_tokens(geometry.max_tokens)
+        .max_sequences(geometry.max_sequences)
+        .frame_bytes(frame_bytes)
+        .build();
+    Ok(shape.map_err(vattn::Error::from)?)
+}
+
+impl<B: Backend> VirtualKv<B> {
+    /// A store in the memory of `backend` and in frames of its size, which never exceeds `budget_bytes`.
+    ///
+    /// # Errors
+    /// [`KvError::Allocator`] when addresses cannot be had.
+    pub fn with_backend(backend: B, geometry: &KvGeometry, budget_bytes: usize) -> Result<Self, KvError> {
+        let shape = shape(geometry, backend.caps().frame_bytes)?;
+        let cache = KvCache::with_backend(backend, shape, Config::new(budget_bytes))?;
+        Ok(Self::over(cache, geometry, budget_bytes))
+    }
+
+    fn over(cache: KvCache<B>, geometry: &KvGeometry, budget: usize) -> Self {
+        Self {
             geometry: *geometry,
-            cache: KvCache::new(shape, budget_bytes)?,
+            cache,
             sequences: Slots::new(geometry.max_sequences),
-            budget: budget_bytes,
-        })
+            budget,
+        }
     }
 
     /// The allocator below, for its statistics.
-    pub fn cache(&self) -> &KvCache {
+    pub fn cache(&self) -> &KvCache<B> {
         &self.cache
+    }
+}
+
+impl Place for HostBackend {
+    const NAME: &'static str = "virtual";
+
+    fn fill(
+        store: &mut VirtualKv,
+        seq: SeqId,
+        layer: usize,
+        tokens: Range<usize>,
+        fill: &mut FillRow<'_>,
+    ) -> Result<(), vattn::Error> {
+        let row = store.geometry.row_floats;
+        let (k, v) = store.cache.rows_mut(seq, layer, tokens)?;
+        let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
+        for (i, (k, v)) in k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row)).enumerate() {
+            fill(i, k, v);
+        }
+        Ok(())
+    }
+
+    fn rows(store: &VirtualKv, seq: SeqId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
+        let rows = |bytes| Rows::Contiguous {
+            data: bytemuck::cast_slice(bytes),
+            row: store.geometry.row_floats,
+        };
+        Ok((rows(store.cache.k(seq, layer)?), rows(store.cache.v(seq, layer)?)))
     }
 }
 
@@ -60,9 +142,9 @@ fn refused(error: vattn::Error, frame_bytes: usize, budget: usize) -> KvError {
     }
 }
 
-impl KvStore for VirtualKv {
+impl<B: Place> KvStore for VirtualKv<B> {
     fn name(&self) -> &'static str {
-        "virtual"
+        B::NAME
     }
 
     fn geometry(&self) -> &KvGeometry {
@@ -90,24 +172,18 @@ impl KvStore for VirtualKv {
 
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
-        let row = self.geometry.row_floats;
         let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
-        let rows = self.cache.rows_mut(*self.sequences.get(id)?, layer, tokens);
-        let (k, v) = rows.map_err(|error| refused(error, frame, budget))?;
-        let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
-        for (i, (k, v)) in k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row)).enumerate() {
-            fill(i, k, v);
-        }
-        Ok(())
+        let seq = *self.sequences.get(id)?;
+        B::fill(self, seq, layer, tokens, fill).map_err(|error| refused(error, frame, budget))
     }
 
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
-        let seq = *self.sequences.get(id)?;
-        let rows = |bytes| Rows::Contiguous {
-            data: bytemuck::cast_slice(bytes),
-            row: self.geometry.row_floats,
-        };
-        Ok((rows(self.cache.k(seq, layer)?), rows(self.cache.v(seq, layer)?)))
+        B::rows(self, *self.sequences.get(id)?, layer)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&mut self) -> Option<&mut super::CudaKv> {
+        B::cuda(self)
     }
 
     fn truncate(&mut self, id: KvId, tokens: usize) -> Result<(), KvError> {

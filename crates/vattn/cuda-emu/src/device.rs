@@ -5,6 +5,7 @@ use std::thread::{self, ThreadId};
 
 use crate::code::{Code, Outcome, Refusal};
 use crate::fault::{Action, CallLog};
+use crate::gemm::Libraries;
 use crate::knobs::Knobs;
 use crate::memory::{Access, Memory};
 use crate::modules::Modules;
@@ -38,6 +39,8 @@ pub struct Device {
     pub streams: Streams<Work>,
     /// Modules of the context.
     pub modules: Modules,
+    /// Handles of the libraries over the driver.
+    pub libraries: Libraries,
     /// Bytes that the memory pool may keep over a synchronisation.
     pub pool_threshold: u64,
     initialized: bool,
@@ -59,6 +62,7 @@ impl Device {
             log: CallLog::default(),
             streams: Streams::new(),
             modules: Modules::default(),
+            libraries: Libraries::default(),
             pool_threshold: 0,
             initialized: false,
             retained: 0,
@@ -389,6 +393,7 @@ impl Device {
         let mut live = self.memory.live().to_vec();
         live.extend(self.streams.live_counts());
         live.push(("modules", self.modules.live()));
+        live.push(("libraries", self.libraries.live()));
         live.push(("contexts", self.retained));
         live
     }

@@ -10,6 +10,7 @@
 //! * [`ptx`]: the interpreter that runs kernels over that memory.
 //! * [`stream`]: streams and events; queued work runs at once, or as late as the documentation allows.
 //! * [`modules`]: loaded kernels, and the checks of a launch.
+//! * [`gemm`]: what stands in for cuBLAS, and handles of libraries.
 //! * [`work`]: what streams do.
 //! * [`device`]: one device with all of that, and the checks that every call goes through.
 //! * [`entry`]: the functions of the shared library.
@@ -20,6 +21,7 @@ pub mod code;
 pub mod device;
 pub mod entry;
 pub mod fault;
+pub mod gemm;
 pub mod knobs;
 pub mod memory;
 pub mod modules;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::code::{Code, Outcome, Refusal};
+use crate::gemm::Gemm;
 use crate::memory::{DeviceMemory, Fault, Memory};
 use crate::modules::Launch;
 
@@ -52,6 +53,8 @@ pub enum Work {
     },
     /// A kernel runs.
     Launch(Launch),
+    /// Matrices are multiplied.
+    Gemm(Gemm),
 }
 
 impl fmt::Debug for Work {
@@ -63,6 +66,7 @@ impl fmt::Debug for Work {
             Self::Fill { to, bytes, .. } => write!(f, "fill of {bytes} bytes at {to:#x}"),
             Self::Free { address } => write!(f, "free of {address:#x}"),
             Self::Launch(launch) => write!(f, "launch of {}", launch.kernel()),
+            Self::Gemm(Gemm { m, n, k, .. }) => write!(f, "product of {m} x {k} and {k} x {n}"),
         }
     }
 }
@@ -103,6 +107,7 @@ impl Work {
             }
             Self::Free { address } => memory.free(address),
             Self::Launch(launch) => launch.run(memory),
+            Self::Gemm(gemm) => gemm.run(memory).map_err(illegal),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn calls(driver: &Arc<Driver>) -> Found {
 
 /// Maps and unmaps a frame while kernels run on a stream, and tells whether that waits for them.
 pub(crate) fn beside_a_kernel(device: i32) -> Found {
-    let setup = Setup::new(device, Element::F32)?;
+    let setup = Setup::over_a_border(device, Element::F32)?;
     let kernel = Attention::new(&setup)?;
     let driver = Arc::clone(setup.backend.driver());
     let stream = driver.stream()?;

@@ -193,6 +193,17 @@ pub struct Launch {
     pub shared_bytes: u32,
 }
 
+impl Launch {
+    /// Names of all kernels of a module.
+    pub const KERNELS: [&'static str; 5] = [
+        "attend_d64_x1",
+        "attend_d64_x4",
+        "attend_d128_x1",
+        "attend_d128_x4",
+        "merge_splits",
+    ];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,13 +242,7 @@ mod tests {
         for element in Element::ALL {
             let ptx = element.ptx();
             assert!(ptx.contains(".version 8.0") && ptx.contains(".target sm_70"));
-            for kernel in [
-                "attend_d64_x1",
-                "attend_d64_x4",
-                "attend_d128_x1",
-                "attend_d128_x4",
-                "merge_splits",
-            ] {
+            for kernel in Launch::KERNELS {
                 assert!(ptx.contains(&format!(".entry {kernel}(")), "{kernel} in {element:?}");
             }
             assert_eq!(ptx.matches("_param_0[72]").count(), 5);

@@ -6,8 +6,6 @@ use vattn::sim::SimBackend;
 use vattn::testing::{Faults, Faulty};
 use vattn::{AuditError, Config, Error, Geometry, KvCache, Result, SeqId, Side};
 
-use crate::small;
-
 /// Everything a caller can see of the sequences.
 #[derive(Debug, PartialEq)]
 struct Snapshot {
@@ -176,7 +174,7 @@ fn play<B: Backend>(backend: B, geometry: Geometry, nth: usize, fails: usize) ->
 }
 
 /// Every call of the story fails once, and then it and some that follow.
-fn play_all<B: Backend>(backend: impl Fn() -> B, geometry: Geometry) {
+pub(crate) fn play_all<B: Backend>(backend: impl Fn() -> B, geometry: Geometry) {
     let (calls, failed) = play(backend(), geometry, 0, 0);
     assert!(calls > 100 && failed == 0, "{calls} calls, {failed} failed");
     for nth in 0..calls {
@@ -190,38 +188,41 @@ fn play_all<B: Backend>(backend: impl Fn() -> B, geometry: Geometry) {
     }
 }
 
-/// A geometry for the model, where frames may be small: rows of five eighths of a frame.
-fn tiny() -> Geometry {
+/// Rows of five eighths of a frame of one page.
+pub(crate) fn tiny(page: usize) -> Geometry {
     Geometry::builder()
         .layers(1)
-        .row_bytes(40)
+        .row_bytes(page * 5 / 8)
         .max_tokens(9)
         .max_sequences(8)
-        .frame_bytes(64)
+        .frame_bytes(page)
         .build()
         .unwrap()
 }
 
 #[test]
 fn each_call_may_fail_on_the_model() {
-    play_all(|| SimBackend::new(64), tiny());
+    play_all(|| SimBackend::new(64), tiny(64));
 }
 
 #[test]
 fn each_call_may_fail_on_a_model_like_files() {
-    play_all(|| SimBackend::new(64).like_files(), tiny());
+    play_all(|| SimBackend::new(64).like_files(), tiny(64));
 }
 
 #[test]
 fn each_call_may_fail_on_the_host() {
-    play_all(|| HostBackend::new(host::page_bytes()).unwrap(), small(1, 9, 8));
+    play_all(
+        || HostBackend::new(host::page_bytes()).unwrap(),
+        tiny(host::page_bytes()),
+    );
 }
 
 #[test]
 fn a_reservation_may_fail() {
     let (backend, faults) = Faulty::new(SimBackend::new(64));
     faults.fail(0..1);
-    let error = KvCache::with_backend(backend, tiny(), Config::new(0)).unwrap_err();
+    let error = KvCache::with_backend(backend, tiny(64), Config::new(0)).unwrap_err();
     assert!(matches!(error, Error::Backend(_)));
 }
 
@@ -263,7 +264,7 @@ fn free_succeeds_and_keeps_the_slot_until_its_memory_is_gone() {
 
 #[test]
 fn memory_that_a_live_sequence_could_not_give_back_is_used_when_it_grows_again() {
-    let geometry = tiny();
+    let geometry = tiny(64);
     let (mut cache, faults) = setup(SimBackend::new(64), geometry);
     cache.set_budget(10 * geometry.frame_bytes());
     let seq = cache.open().unwrap();
@@ -284,7 +285,7 @@ fn memory_that_a_live_sequence_could_not_give_back_is_used_when_it_grows_again()
 
 #[test]
 fn the_audit_sees_memory_that_nobody_made() {
-    let (mut cache, faults) = setup(SimBackend::new(64), tiny());
+    let (mut cache, faults) = setup(SimBackend::new(64), tiny(64));
     let seq = cache.open().unwrap();
     cache.grow(seq, 1).unwrap();
     cache.audit().unwrap();

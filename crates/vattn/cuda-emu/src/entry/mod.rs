@@ -6,12 +6,16 @@
 #![allow(unsafe_code)]
 #![allow(non_snake_case, reason = "the names are the driver's")]
 
+mod absent;
 mod context;
 mod control;
 mod copy;
+mod libraries;
 mod memory;
 mod module;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -17,8 +17,16 @@ struct Functions {
     _library: Library,
 }
 
-/// Loads the shared library that cargo built beside this test. Its name in the loader is the driver's, so that later
-/// loading by that name finds it.
+/// The emulator, if this program was linked with it in the place of the driver.
+fn linked() -> Option<Library> {
+    let this = Library::this();
+    // SAFETY: only whether the function exists is asked.
+    let found = unsafe { this.get::<Reset>(b"cudaEmuReset") }.is_ok();
+    found.then_some(this)
+}
+
+/// Finds the emulator in this program, or loads the shared library that cargo built beside this test. Its name in the loader
+/// is the driver's, so that later loading by that name finds it.
 fn functions() -> &'static Functions {
     static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
     FUNCTIONS.get_or_init(|| {
@@ -26,7 +34,8 @@ fn functions() -> &'static Functions {
         // SAFETY: the library is ours, and its functions have these types. The other name is the driver's, which may be
         // loaded anywhere; only whether it is ours is asked.
         unsafe {
-            let library = Library::new(&beside).unwrap_or_else(|error| panic!("{}: {error}", beside.display()));
+            let loaded = || Library::new(&beside).unwrap_or_else(|error| panic!("{}: {error}", beside.display()));
+            let library = linked().unwrap_or_else(loaded);
             let other = Library::new("libcuda.so").map(|other| other.get::<Reset>(b"cudaEmuReset").is_ok());
             assert!(
                 other.unwrap_or(true),

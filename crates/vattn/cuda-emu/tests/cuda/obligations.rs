@@ -178,6 +178,16 @@ fn the_device_meets_them_in_every_mode() {
 }
 
 #[test]
+fn each_call_of_the_backend_may_fail_over_the_device_in_every_mode() {
+    for mode in MODES {
+        let emulator = Emulator::new(mode);
+        crate::atomicity::play_all(|| CudaBackend::open(0).unwrap(), crate::atomicity::tiny(8192));
+        emulator.assert_no_leaks();
+        emulator.assert_no_refusals();
+    }
+}
+
+#[test]
 fn a_device_without_read_only_access_shares_nothing() {
     let emulator = Emulator::new("granularity=8192,read_only=0");
     let backend = CudaBackend::open(0).unwrap();

@@ -154,6 +154,37 @@ fn traps_and_launches_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn assertions_are_checked() {
+    // What a failed `assert` of the source compiles to.
+    let body = |fails: &str| {
+        format!(
+            "mov.u32 %r0, %tid.x; setp.{fails} %p0, %r0, 3; @!%p0 bra good;
+             call.uni __assertfail, (%d0, %d1, %r1, %d2, %d3); good: ret;"
+        )
+    };
+    assert_eq!(run(3, &body("eq.u32")), Ok(()));
+    let fault = run(4, &body("eq.u32")).unwrap_err();
+    assert_eq!((fault.thread, fault.kind), ([3, 0, 0], FaultKind::Assert));
+}
+
+#[test]
+fn a_branch_stays_in_its_table() {
+    let body = "mov.u32 %r0, %tid.x; table: .branchtargets A, B; brx.idx %r0, table; A: ret; B: ret;";
+    assert_eq!(run(2, body), Ok(()));
+    let fault = run(3, body).unwrap_err();
+    assert_eq!(
+        (fault.thread, fault.kind),
+        ([2, 0, 0], FaultKind::BranchIndex { index: 2, labels: 2 })
+    );
+}
+
+#[test]
+fn an_endless_loop_ends() {
+    let fault = run(32, "A: bra A; ret;").unwrap_err();
+    assert!(matches!(fault.kind, FaultKind::Endless(_)), "{fault}");
+}
+
+#[test]
 fn what_is_not_run_is_refused_with_its_text() {
     for (instruction, part) in [
         ("tex.1d.v4.f32.f32 {%f0, %f1, %f2, %f3}, [%d0, {%f0}];", None),

@@ -99,6 +99,7 @@ pub struct DeviceInfo {
 
 /// A device and its primary context.
 pub struct Driver {
+    ordinal: i32,
     device: sys::CUdevice,
     context: sys::CUcontext,
     /// Kept open: the calls go through it.
@@ -226,10 +227,17 @@ impl Driver {
         let mut context = ptr::null_mut();
         call!(cuDevicePrimaryCtxRetain(&raw mut context, device))?;
         Ok(Arc::new(Self {
+            ordinal,
             device,
             context,
             _library: library,
         }))
+    }
+
+    /// The number of the device.
+    #[must_use]
+    pub fn ordinal(&self) -> i32 {
+        self.ordinal
     }
 
     /// Makes the context current on this thread.

@@ -10,7 +10,7 @@ use super::super::types::Lanes;
 use super::{Context, Launch};
 
 /// More instructions than a kernel of a test should need in one warp.
-const MOST_STEPS: u64 = 1 << 28;
+const MOST_STEPS: u64 = 1 << 25;
 
 /// Where a launch stopped.
 #[derive(Debug)]
