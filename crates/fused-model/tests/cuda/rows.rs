@@ -6,7 +6,7 @@ use fused_model::kv::KvStore;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use vattn::backend::Backend;
 
-use crate::emulator::{Emulator, MODES};
+use crate::emulator::{Action, Emulator, MODES};
 use crate::{ids, on_device, run, tiny};
 
 #[test]
@@ -65,4 +65,26 @@ fn a_slice_over_rows_that_is_dropped_is_caught() {
         }
     }
     backend.release(address, bytes);
+}
+
+#[test]
+fn a_buffer_that_is_freed_twice_or_not_at_all_is_caught() {
+    for (name, action, caught_by) in [
+        (
+            "a buffer is freed twice",
+            Action::Repeat,
+            "not the start of an allocation",
+        ),
+        ("a buffer is not freed", Action::Skip, "allocations 1"),
+    ] {
+        let emulator = Emulator::new(MODES[0]);
+        emulator.plan("cuMemFreeAsync", 3, 1, action);
+        drop(on_device(&tiny(), 1));
+        let findings = emulator.findings();
+        let live = findings.live.iter().map(|(what, count)| format!("{what} {count}"));
+        let found: Vec<_> = findings.refusals.iter().cloned().chain(live).collect();
+        let caught = found.iter().find(|text| text.contains(caught_by));
+        assert!(caught.is_some(), "mutant '{name}' is not caught: {found:#?}");
+        println!("mutant '{name}' is caught: {}", caught.unwrap());
+    }
 }
