@@ -105,13 +105,14 @@ impl<B: Backend> KvCache<B> {
     /// Checks that the state is sound: every slot is in one state and on the list of that state; every region has the
     /// frames its length needs; every frame is in as many regions as it is counted for, and in one at most for writing;
     /// the frames add up; and the backend holds exactly their memory. O(frames), with one system call on the host.
-    /// For tests and for operators in doubt.
+    /// For tests and for operators in doubt. Waits until the mapper thread has nothing in its hands.
     ///
     /// # Errors
     ///
     /// The first invariant that does not hold.
     pub fn audit(&self) -> Result<(), AuditError> {
         let mut locked = self.shared.lock();
+        locked.quiet();
         self.audit_slots(&locked)?;
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         let mut uses = HashMap::<Frame, Uses>::new();

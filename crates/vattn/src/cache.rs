@@ -7,12 +7,14 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::backend::host::HostBackend;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{BackendError, Error, Result};
 use crate::geometry::Geometry;
+use crate::mapper::Mapper;
 use crate::sequence::{Kind, SeqId, SlotTable};
 use crate::shared::{Locked, Shared};
 use crate::space::Space;
 use crate::swap::{Sleep, Swapped};
+use crate::sync;
 
 /// A key/value cache: sequences of rows at fixed, contiguous addresses, with physical memory only behind the rows that
 /// exist.
@@ -34,6 +36,19 @@ pub struct KvCache<B: Backend = HostBackend> {
     pub(crate) sleep: Option<Sleep>,
     /// Lengths before the batch at hand.
     undo: Vec<(SeqId, usize)>,
+    /// Batches so far, by which the mapper thread knows how long a step takes.
+    steps: u64,
+    mapper: Option<Mapper<B>>,
+}
+
+/// What a step asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Nothing,
+    /// Memory for the steps that follow.
+    Ahead,
+    /// Memory now.
+    Memory,
 }
 
 /// A step that was planned: whose rows it writes, for [`KvCache::commit`] or [`KvCache::cancel`].
@@ -78,16 +93,20 @@ impl<B: Backend> KvCache<B> {
     /// # Errors
     ///
     /// [`Error::FrameBelowPage`] and [`Error::FrameBytes`] when the backend and the geometry do not fit, and
-    /// [`Error::Backend`] when the address space cannot be had.
+    /// [`Error::Backend`] when the address space, or the mapper thread, cannot be had.
     pub fn with_backend(backend: B, geometry: Geometry, config: Config) -> Result<Self> {
         let space = Space::new(backend, geometry)?;
+        let shared = Arc::new(Shared::new(space, config));
+        let mapper = config.mapper.then(|| Mapper::start(&shared)).transpose()?;
         Ok(Self {
             geometry,
             slots: SlotTable::new(geometry.max_sequences()),
-            shared: Arc::new(Shared::new(space, config)),
+            shared,
             swap: HashMap::new(),
             sleep: None,
             undo: Vec::new(),
+            steps: 0,
+            mapper,
         })
     }
 
@@ -161,14 +180,22 @@ impl<B: Backend> KvCache<B> {
     /// As [`KvCache::grow`]; the `need` of [`Error::NeedFrames`] is that of the whole batch.
     pub fn grow_batch(&mut self, batch: &[(SeqId, usize)]) -> Result<()> {
         self.undo.clear();
-        let grown = self.extend_lengths(batch).and_then(|lacking| match lacking {
-            false => Ok(()),
-            true => self.map_lacking(batch),
+        self.steps += 1;
+        let grown = self.extend_lengths(batch).and_then(|need| {
+            if need == Need::Memory {
+                self.map_lacking(batch)?;
+            }
+            if need >= Need::Ahead && self.mapper.is_some() {
+                self.ask_ahead();
+            }
+            Ok(())
         });
         if grown.is_err() {
             for &(seq, len) in self.undo.iter().rev() {
                 self.slots.set_len(seq, len);
             }
+            // Room was made for lengths that are not to be.
+            Self::refresh_keep(&self.slots, &self.geometry, &mut self.shared.lock());
         }
         grown
     }
@@ -243,10 +270,12 @@ impl<B: Backend> KvCache<B> {
     pub fn set_limit(&mut self, bytes: usize) {
         let frames = bytes / self.geometry.frame_bytes();
         let mut locked = self.shared.lock();
+        locked.quiet();
         locked.config.budget_bytes = bytes;
         locked.ledger.limit = frames;
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         locked.obey_limit();
+        locked.call_mapper();
     }
 
     /// As [`KvCache::set_limit`].
@@ -257,15 +286,28 @@ impl<B: Backend> KvCache<B> {
     /// Gives back everything that no sequence needs now: what was mapped ahead, what freed sequences left, and what has
     /// been waiting for the device and need not wait any more.
     pub fn trim(&mut self) {
-        let mut locked = self.shared.lock();
-        locked.drain();
+        let shared = Arc::clone(&self.shared);
+        let mut locked = shared.lock();
+        locked.quiet();
+        locked.desk.trimmed = true;
+        locked.drain_now();
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
         locked.reclaim(usize::MAX, &[]);
-        let limit = std::mem::take(&mut locked.ledger.pool_limit);
-        locked.shrink_pool();
-        locked.ledger.pool_limit = limit;
-        drop(locked);
-        self.recycle();
+        locked.empty_pool();
+        self.recycle(&mut locked);
+    }
+
+    /// Waits until the mapper thread has done everything that can be done now: what is asked for is mapped, what was freed has
+    /// gone unless the device uses it. Returns at once where there is no such thread.
+    pub fn settle(&self) {
+        self.shared.lock().idle();
+    }
+
+    /// The last refusal that the mapper thread has met and that nobody has taken yet. It needs no action: what could not be
+    /// mapped in the background is mapped by the step that needs it, which has an error of its own if that fails too.
+    #[must_use]
+    pub fn take_background_error(&mut self) -> Option<BackendError> {
+        self.shared.lock().desk.refusal.take()
     }
 
     /// Frames that the budget has left, counting those that are held and that no sequence needs. O(slots), without a
@@ -289,13 +331,10 @@ impl<B: Backend> KvCache<B> {
     /// Opens a slot, the one whose memory fits best for `tokens`.
     pub(crate) fn open_for(&mut self, tokens: usize, kind: Kind) -> Result<SeqId> {
         self.awake()?;
-        let mut locked = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut locked = shared.lock();
         locked.drain();
-        drop(locked);
-        self.recycle();
-        let limit = self.geometry.max_sequences();
-        let cold = self.slots.next_free().ok_or(Error::NoSlot { limit })?;
-        let mut locked = self.shared.lock();
+        let cold = self.free_slot(&mut locked)?;
         let warm = match kind {
             Kind::Sequence => locked.best_fit(self.geometry.region_frames(tokens)),
             Kind::Prefix => None,
@@ -303,29 +342,39 @@ impl<B: Backend> KvCache<B> {
         let slot = warm.unwrap_or(cold);
         let mut body = locked.take(slot);
         let wiped = self.shared.space.wipe(slot, &mut body);
+        locked.begin(slot, wiped.is_ok());
         locked.put(slot, body);
         wiped?;
-        locked.holdings[slot].idle = false;
-        locked.holdings[slot].keep = 0;
+        locked.call_mapper_in_use(sync::now());
         Ok(self.slots.open(slot, kind))
+    }
+
+    /// A slot that may be opened. Those that the mapper thread was to empty are emptied now if there is no other.
+    pub(crate) fn free_slot(&mut self, locked: &mut Locked<'_, B>) -> Result<usize> {
+        self.recycle(locked);
+        if self.slots.next_free().is_none() && locked.desk.running {
+            locked.drain_now();
+            self.recycle(locked);
+        }
+        let limit = self.geometry.max_sequences();
+        self.slots.next_free().ok_or(Error::NoSlot { limit })
     }
 
     /// Ends a sequence or prefix that is known to be open.
     pub(crate) fn close(&mut self, seq: SeqId) {
         self.forget_swapped(seq.slot());
-        let mut locked = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut locked = shared.lock();
         locked.drain();
         self.slots.close(seq);
         locked.holdings[seq.slot()].closing = true;
-        locked.set_keep(seq.slot(), 0);
-        drop(locked);
-        self.recycle();
+        locked.set_keep_soon(seq.slot(), 0);
+        self.recycle(&mut locked);
     }
 
     /// Slots that have drained may be opened again.
-    pub(crate) fn recycle(&mut self) {
-        let drained = std::mem::take(&mut self.shared.lock().drained);
-        for slot in drained {
+    pub(crate) fn recycle(&mut self, locked: &mut Locked<'_, B>) {
+        for slot in std::mem::take(&mut locked.drained) {
             self.slots.recycle(slot);
         }
     }
@@ -352,13 +401,13 @@ impl<B: Backend> KvCache<B> {
         self.slots.set_len(seq, new_len);
         let (slot, frames) = (seq.slot(), self.geometry.region_frames(new_len));
         self.slots.set_shared(slot, self.slots.shared(slot).min(frames));
-        self.shared.lock().set_keep(slot, frames);
+        self.shared.lock().set_keep_soon(slot, frames);
     }
 
-    /// Sets the new lengths, notes the old ones, and returns whether a sequence lacks frames.
-    fn extend_lengths(&mut self, batch: &[(SeqId, usize)]) -> Result<bool> {
+    /// Sets the new lengths, notes the old ones, and returns what the sequences need.
+    fn extend_lengths(&mut self, batch: &[(SeqId, usize)]) -> Result<Need> {
         let max = self.geometry.max_tokens();
-        let mut lacking = false;
+        let mut need = Need::Nothing;
         for &(seq, new_len) in batch {
             let len = self.len(seq)?;
             if new_len < len {
@@ -369,12 +418,31 @@ impl<B: Backend> KvCache<B> {
             }
             self.in_memory(seq)?;
             let slot = seq.slot();
-            lacking |= self.geometry.region_frames(new_len) > self.shared.covered(slot)
+            let lacking = self.geometry.region_frames(new_len) > self.shared.covered(slot)
                 || (new_len > len && self.slots.shared(slot) > self.geometry.whole_frames(len));
+            if lacking {
+                need = Need::Memory;
+            } else if self.shared.wants_to_know(slot, new_len) {
+                need = need.max(Need::Ahead);
+            }
             self.undo.push((seq, len));
             self.slots.set_len(seq, new_len);
         }
-        Ok(lacking)
+        Ok(need)
+    }
+
+    /// Asks the mapper thread for memory for those sequences of the batch that come near their end.
+    fn ask_ahead(&self) {
+        let mut locked = self.shared.lock();
+        let now = sync::now();
+        locked.desk.pacing.saw_step(self.steps, now);
+        for &(seq, old_len) in &self.undo {
+            let (slot, tokens) = (seq.slot(), self.slots.tokens_in(seq.slot()));
+            if self.shared.wants_to_know(slot, tokens) {
+                locked.ask(slot, tokens, tokens - old_len, now);
+            }
+        }
+        locked.call_mapper_in_use(now);
     }
 
     /// Maps what the sequences of a batch lack for the lengths that were set.
@@ -389,6 +457,10 @@ impl<B: Backend> KvCache<B> {
         let mut tails = Vec::new();
         for &(seq, old_len) in &self.undo {
             let slot = seq.slot();
+            if old_len == 0 {
+                let frames = self.geometry.region_frames(self.slots.tokens_in(slot));
+                locked.desk.typical = Some(locked.desk.typical.map_or(frames, |old| (3 * old + frames).div_ceil(4)));
+            }
             if locked.holdings[slot].draining {
                 locked.drop_shared_surplus(slot, self.geometry.region_frames(old_len))?;
             }
@@ -399,20 +471,23 @@ impl<B: Backend> KvCache<B> {
             }
         }
         tails.dedup_by_key(|&mut (slot, ..)| slot);
-        let mut need = 0;
-        for &slot in &slots {
-            let target = self.geometry.region_frames(self.slots.tokens_in(slot));
-            need += locked.body(slot).lacking(target);
-        }
-        for &(slot, tail, _) in &tails {
-            need += Self::tail_copies(&mut locked, slot, tail);
-        }
-        let room = self.make_room(&mut locked, need, &slots)?;
-        let mut grown = self.map_into_room(&mut locked, &slots, &tails, room - need);
+        let count = |locked: &mut Locked<'_, B>| {
+            let lacking = slots.iter().map(|&slot| {
+                let target = self.geometry.region_frames(self.slots.tokens_in(slot));
+                locked.body(slot).lacking(target)
+            });
+            let lacking: usize = lacking.sum();
+            let copies = tails
+                .iter()
+                .map(|&(slot, tail, _)| Self::tail_copies(locked, slot, tail));
+            lacking + copies.sum::<usize>()
+        };
+        // The sequences of the batch may lose what is beyond their new lengths, as all others.
+        let (need, spare) = self.make_room(&mut locked, count, &[])?;
+        let mut grown = self.map_into_room(&mut locked, &slots, &tails, spare);
         if matches!(grown, Err(Error::NeedFrames { .. })) {
             // The machine has less than the budget. It gets back what no sequence needs; the second try decides.
-            Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
-            locked.reclaim(usize::MAX, &slots);
+            self.take_unneeded(&mut locked, usize::MAX, &[]);
             grown = self.map_into_room(&mut locked, &slots, &tails, 0);
         }
         grown.map_err(|error| match error {
@@ -443,6 +518,11 @@ impl<B: Backend> KvCache<B> {
         let mut before = Vec::with_capacity(slots.len());
         for &slot in slots {
             let exact = self.geometry.region_frames(self.slots.tokens_in(slot));
+            if self.shared.covered(slot) >= exact {
+                continue;
+            }
+            // Counted also when the mapper thread is at it and there is only to wait for it.
+            locked.counters.sync_maps += 1;
             let body = locked.body(slot);
             let covered = body.covered();
             if self.shared.covered(slot) >= exact {
@@ -454,7 +534,6 @@ impl<B: Backend> KvCache<B> {
             ahead -= if extra <= ahead { extra } else { 0 };
             let holding = &locked.holdings[slot];
             before.push((slot, if holding.draining { holding.keep } else { covered }));
-            locked.counters.sync_maps += 1;
             if let Err(error) = locked.extend(slot, target) {
                 for (slot, covered) in before {
                     locked.set_keep(slot, covered);
@@ -485,6 +564,7 @@ impl<B: Backend> KvCache<B> {
 
 impl<B: Backend> Drop for KvCache<B> {
     fn drop(&mut self) {
+        self.mapper = None;
         let mut locked = self.shared.lock();
         let _ = locked.clear_window();
         for slot in 0..self.geometry.max_sequences() {

@@ -1,5 +1,7 @@
 //! What a cache may hold, and what it may keep for later.
 
+use std::time::Duration;
+
 /// How a cache uses memory. Everything but the budget is about speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -10,18 +12,27 @@ pub struct Config {
     /// fewer calls and more memory that is not used yet: at most this much for each region. It is not taken where the
     /// budget lacks it.
     pub growth_bytes: usize,
-    /// Bytes that freed sequences may leave mapped for those that follow. They are wiped before anybody can read them.
+    /// Bytes that freed sequences may leave mapped for those that follow. They are wiped before anybody can read them. With
+    /// [`Config::mapper`] this memory is also made beforehand: it is filled up when less than half of it is there.
     pub warm_bytes: usize,
+    /// Whether a thread of the cache works in the background: it maps what growing sequences will need next, gives back what
+    /// freed sequences had, wipes what they leave, and puts large pages behind long sequences. Memory is then given
+    /// back soon after a call instead of within it.
+    pub mapper: bool,
+    /// How long nothing must have happened until the mapper thread gives back what is warm. It comes again with the next use.
+    pub trim_after: Duration,
 }
 
 impl Config {
-    /// The exact configuration: no frame is mapped before it is needed or kept after it was.
+    /// The exact configuration: no frame is mapped before it is needed or kept after it was, and there is no thread.
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
         Self {
             budget_bytes,
             growth_bytes: 0,
             warm_bytes: 0,
+            mapper: false,
+            trim_after: Duration::from_secs(2),
         }
     }
 
@@ -39,8 +50,22 @@ impl Config {
         self
     }
 
+    /// Sets [`Config::mapper`].
+    #[must_use]
+    pub fn mapper(mut self, mapper: bool) -> Self {
+        self.mapper = mapper;
+        self
+    }
+
+    /// Sets [`Config::trim_after`].
+    #[must_use]
+    pub fn trim_after(mut self, time: Duration) -> Self {
+        self.trim_after = time;
+        self
+    }
+
     /// Whether sequences may have more than their lengths need.
     pub(crate) fn maps_ahead(&self) -> bool {
-        self.growth_bytes > 0 || self.warm_bytes > 0
+        self.growth_bytes > 0 || self.warm_bytes > 0 || self.mapper
     }
 }

@@ -96,20 +96,38 @@ impl Ledger {
     /// Destroys frames of the pool down to what it may keep, and more where the limit asks for it. What the backend
     /// refuses stays.
     pub(crate) fn shrink<B: Backend>(&mut self, space: &Space<B>) {
+        let mut frames = self.excess();
+        if !frames.is_empty() {
+            let count = frames.len();
+            let _ = space.backend.destroy(&mut frames);
+            self.destroyed(count, frames);
+        }
+    }
+
+    /// Whether the pool has more than it may keep.
+    pub(crate) fn has_excess(&self) -> bool {
+        self.count_excess() > 0
+    }
+
+    fn count_excess(&self) -> usize {
         let over = self.created.saturating_sub(self.limit);
-        let excess = self
-            .pool
+        self.pool
             .len()
             .saturating_sub(self.pool_limit)
-            .max(over.min(self.pool.len()));
-        if excess == 0 {
-            return;
-        }
-        let mut frames: Vec<_> = self.pool.drain(..excess).map(|spare| spare.frame).collect();
-        let _ = space.backend.destroy(&mut frames);
-        self.created -= excess - frames.len();
+            .max(over.min(self.pool.len()))
+    }
+
+    /// Takes what the pool has too much, in order to destroy it.
+    pub(crate) fn excess(&mut self) -> Vec<Frame> {
+        let excess = self.count_excess();
+        self.pool.drain(..excess).map(|spare| spare.frame).collect()
+    }
+
+    /// Notes that frames were destroyed, out of `count` all but those that are `left`.
+    pub(crate) fn destroyed(&mut self, count: usize, left: Vec<Frame>) {
+        self.created -= count - left.len();
         self.pool
-            .extend(frames.into_iter().map(|frame| Spare { frame, zero: false }));
+            .extend(left.into_iter().map(|frame| Spare { frame, zero: false }));
     }
 }
 

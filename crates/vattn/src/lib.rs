@@ -82,6 +82,7 @@ mod config;
 mod error;
 mod geometry;
 mod ledger;
+mod mapper;
 mod rows;
 mod sequence;
 mod share;

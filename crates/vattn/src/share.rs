@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::sequence::{Kind, PrefixId, SeqId, Slot};
 use crate::shared::Locked;
 use crate::space::{Body, Region, Spare};
+use crate::sync;
 
 impl<B: Backend> KvCache<B> {
     /// Opens a sequence that begins with all rows of another one. Both grow on their own from there. Only the last, partly
@@ -37,6 +38,31 @@ impl<B: Backend> KvCache<B> {
             return Err(Error::PrefixLength { tokens, len });
         }
         self.share(seq, tokens, Kind::Prefix).map(PrefixId)
+    }
+
+    /// Opens a sequence that begins with the rows of a prefix and grows it to `tokens`, or does nothing: what
+    /// [`KvCache::admit`] is for a prompt of which a part is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::attach_prefix`] and [`KvCache::grow`]; so [`Error::GrowsBackward`] when the prefix is longer.
+    pub fn admit_with_prefix(&mut self, prefix: PrefixId, tokens: usize) -> Result<SeqId> {
+        let (len, max) = (self.prefix_len(prefix)?, self.geometry.max_tokens());
+        if tokens > max {
+            return Err(Error::TooLong { len: tokens, max });
+        }
+        if tokens < len {
+            let (seq, new_len) = (prefix.0, tokens);
+            return Err(Error::GrowsBackward { seq, len, new_len });
+        }
+        let seq = self.attach_prefix(prefix)?;
+        match self.grow(seq, tokens) {
+            Ok(()) => Ok(seq),
+            Err(error) => {
+                self.close(seq);
+                Err(error)
+            }
+        }
     }
 
     /// Opens a sequence that begins with the rows of a prefix.
@@ -86,7 +112,7 @@ impl<B: Backend> KvCache<B> {
         let outcome = self
             .make_room(
                 &mut locked,
-                tail * self.geometry.regions_per_sequence(),
+                |_| tail * self.geometry.regions_per_sequence(),
                 &[source.slot()],
             )
             .and_then(|_| self.share_frames(&mut locked, (source, target), tokens));
@@ -212,38 +238,57 @@ impl<B: Backend> KvCache<B> {
         frames.iter().filter(|&&frame| locked.ledger.count(frame) > 1).count()
     }
 
-    /// Makes room for `need` frames, by taking what no sequence needs but from the `spared` slots. Returns the room.
-    pub(crate) fn make_room(&self, locked: &mut Locked<'_, B>, need: usize, spared: &[usize]) -> Result<usize> {
+    /// Makes room for the frames that `count` counts, by taking what no sequence needs but from the `spared` slots. Returns
+    /// how many are needed and how many more there is room for.
+    pub(crate) fn make_room(
+        &self,
+        locked: &mut Locked<'_, B>,
+        count: impl Fn(&mut Locked<'_, B>) -> usize,
+        spared: &[usize],
+    ) -> Result<(usize, usize)> {
+        let mut need = count(locked);
         if need > locked.ledger.room() {
-            Self::refresh_keep(&self.slots, &self.geometry, locked);
+            self.take_unneeded(locked, 0, spared);
+            need = count(locked);
             locked.reclaim(need, spared);
         }
-        match locked.ledger.room() {
-            room if need > room => Err(Error::NeedFrames { need, free: room }),
-            room => Ok(room),
+        let free = locked.ledger.room();
+        let spare = free.checked_sub(need).ok_or(Error::NeedFrames { need, free })?;
+        Ok((need, spare))
+    }
+
+    /// Takes what no sequence needs, but from the `spared` slots, until there is room for `need` frames; and also what was left
+    /// to the mapper thread.
+    pub(crate) fn take_unneeded(&self, locked: &mut Locked<'_, B>, need: usize, spared: &[usize]) {
+        // What the mapper thread has in its hands may be had when it is done.
+        locked.quiet();
+        Self::refresh_keep(&self.slots, &self.geometry, locked);
+        if locked.desk.running {
+            locked.drain_now();
         }
+        locked.reclaim(need, spared);
     }
 
     /// Opens a slot in which nothing is mapped.
     fn open_cold(&mut self, kind: Kind) -> Result<SeqId> {
         self.awake()?;
-        self.shared.lock().drain();
-        self.recycle();
         let shared = self.shared.clone();
         let mut locked = shared.lock();
-        let limit = self.geometry.max_sequences();
+        locked.drain();
+        let last = self.free_slot(&mut locked)?;
         let free = self.slots.free_list();
-        let cold = free.iter().rev().find(|&&slot| locked.body(slot).frames() == 0);
-        let slot = *cold.or(free.last()).ok_or(Error::NoSlot { limit })?;
+        let cold = free.iter().rev().find(|&&slot| locked.holdings[slot].frames == 0);
+        let slot = *cold.unwrap_or(&last);
         let mut body = locked.take(slot);
         locked.shorten(slot, &mut body, 0);
         let empty = body.frames() == 0;
+        locked.begin(slot, empty);
         locked.put(slot, body);
         if !empty {
+            let limit = self.geometry.max_sequences();
             return Err(Error::NoSlot { limit });
         }
-        locked.holdings[slot].idle = false;
-        locked.holdings[slot].keep = 0;
+        locked.call_mapper_in_use(sync::now());
         Ok(self.slots.open(slot, kind))
     }
 }
@@ -312,6 +357,7 @@ fn replace_by_copy<B: Backend>(
     }
     let old = std::mem::replace(&mut region.frames[tail], frame);
     region.shared = tail;
+    region.break_huge(tail);
     locked.ledger.drop_frames(vec![old]);
     locked.counters.copied_bytes += bytes as u64;
     Ok(())

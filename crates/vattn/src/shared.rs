@@ -4,14 +4,20 @@
 //! The mapper thread never calls the backend under the lock: it takes the [`Body`] of one slot out of the state, works on
 //! it, and puts it back. A body is therefore owned by exactly one side at any time, and whoever needs one that is away
 //! waits until it is back. Lengths and ids belong to the cache alone. How many frames of a slot may be used is published
-//! in an atomic number, so that a step that needs nothing takes no lock.
+//! in an atomic number, so that a step that needs nothing takes no lock; and so is the length at which the mapper thread
+//! wants to hear of it, so that it needs no system call either.
+//!
+//! What the mapper thread may do with a slot does not depend on its length, which steps change without the lock: it takes
+//! from a sequence only what is beyond `keep` while the slot drains, and then no more than `keep` is published.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use crate::backend::{Backend, Frame};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
+use crate::mapper::{Ask, Desk};
 use crate::space::{Body, Space, Spare};
 use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
 
@@ -30,6 +36,41 @@ pub(crate) struct Holding<F> {
     pub(crate) draining: bool,
     /// Whether the slot has no sequence and may be opened.
     pub(crate) idle: bool,
+    /// Frames in all regions, also while the mapper thread works on them.
+    pub(crate) frames: usize,
+    /// What the mapper thread was asked for.
+    pub(crate) ask: Option<Ask>,
+    /// Tokens by which the sequence grows in a step.
+    pub(crate) pace: usize,
+    /// Whether large pages can be tried for some of the frames.
+    pub(crate) collapsible: bool,
+    regions: usize,
+}
+
+impl<F> Holding<F> {
+    fn new(regions: usize) -> Self {
+        Self {
+            body: Some(Body::new(regions)),
+            fence: None,
+            keep: 0,
+            closing: false,
+            draining: false,
+            idle: true,
+            frames: 0,
+            ask: None,
+            pace: 1,
+            collapsible: false,
+            regions,
+        }
+    }
+
+    /// Frames beyond those that the slot must keep: exact unless the mapper thread works on it.
+    pub(crate) fn surplus(&self) -> usize {
+        match &self.body {
+            Some(body) => body.surplus(self.keep),
+            None => self.frames.saturating_sub(self.keep * self.regions),
+        }
+    }
 }
 
 /// Counters that only grow.
@@ -39,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) unmap_calls: u64,
     pub(crate) sync_maps: u64,
     pub(crate) background_maps: u64,
+    pub(crate) background_refusals: u64,
     pub(crate) copied_bytes: u64,
 }
 
@@ -56,16 +98,21 @@ pub(crate) struct State<F> {
     pub(crate) window: Option<Frame>,
     pub(crate) counters: Counters,
     pub(crate) config: Config,
+    pub(crate) desk: Desk,
 }
 
-/// The state, the address space, and the condition that announces changes.
+/// The state, the address space, and the conditions that announce changes.
 #[derive(Debug)]
 pub(crate) struct Shared<B: Backend> {
     state: Mutex<State<B::Fence>>,
-    /// A body has come back.
+    /// A body has come back, or the mapper thread has nothing to do.
     returned: Condvar,
+    /// There is something to do for the mapper thread.
+    called: Condvar,
     /// For each slot the frames that may be used in every region.
     covered: Box<[AtomicUsize]>,
+    /// For each slot the most tokens of which the mapper thread need not know.
+    unasked: Box<[AtomicUsize]>,
     pub(crate) space: Space<B>,
 }
 
@@ -73,30 +120,21 @@ impl<B: Backend> Shared<B> {
     pub(crate) fn new(space: Space<B>, config: Config) -> Self {
         let slots = space.geometry.max_sequences();
         let regions = space.geometry.regions_per_sequence();
-        let holding = |_| Holding {
-            body: Some(Body::new(regions)),
-            fence: None,
-            keep: 0,
-            closing: false,
-            draining: false,
-            idle: true,
-        };
-        let mut ledger = Ledger::new(config.budget_bytes / space.caps.frame_bytes);
-        if !space.caps.runs {
-            ledger.pool_limit = config.warm_bytes / space.caps.frame_bytes;
-        }
         Self {
             state: Mutex::new(State {
-                holdings: (0..slots).map(holding).collect(),
-                ledger,
+                holdings: (0..slots).map(|_| Holding::new(regions)).collect(),
+                ledger: Ledger::new(config.budget_bytes / space.caps.frame_bytes),
                 draining: Vec::new(),
                 drained: Vec::new(),
                 window: None,
                 counters: Counters::default(),
                 config,
+                desk: Desk::default(),
             }),
             returned: Condvar::new(),
+            called: Condvar::new(),
             covered: (0..slots).map(|_| AtomicUsize::new(0)).collect(),
+            unasked: (0..slots).map(|_| AtomicUsize::new(usize::MAX)).collect(),
             space,
         }
     }
@@ -106,11 +144,17 @@ impl<B: Backend> Shared<B> {
         self.covered[slot].load(Ordering::Acquire)
     }
 
+    /// Whether the mapper thread should know that a sequence has so many tokens. No lock.
+    pub(crate) fn wants_to_know(&self, slot: usize, tokens: usize) -> bool {
+        tokens > self.unasked[slot].load(Ordering::Relaxed)
+    }
+
     pub(crate) fn lock(&self) -> Locked<'_, B> {
         Locked {
             shared: self,
             // A panic under the lock can only come from a backend; the state is still the best account there is.
             state: Some(self.state.lock().unwrap_or_else(PoisonError::into_inner)),
+            holds: false,
         }
     }
 }
@@ -120,6 +164,18 @@ impl<B: Backend> Shared<B> {
 pub(crate) struct Locked<'a, B: Backend> {
     shared: &'a Shared<B>,
     state: Option<MutexGuard<'a, State<B::Fence>>>,
+    /// Whether it has waited for the mapper thread, which then takes no other job before this value is dropped: what was
+    /// counted before the wait still holds after it.
+    holds: bool,
+}
+
+impl<B: Backend> Drop for Locked<'_, B> {
+    fn drop(&mut self) {
+        if self.holds {
+            self.desk.hold = false;
+            self.call_mapper();
+        }
+    }
 }
 
 impl<B: Backend> Deref for Locked<'_, B> {
@@ -142,14 +198,21 @@ impl<'a, B: Backend> Locked<'a, B> {
     }
 
     /// Takes the body of a slot, waiting while the mapper thread has it.
+    ///
+    /// # Panics
+    ///
+    /// When the mapper thread has panicked with the body in its hands, which is a defect of the backend.
     pub(crate) fn take(&mut self, slot: usize) -> Body {
         loop {
             if let Some(body) = self.holdings[slot].body.take() {
                 return body;
             }
-            let guard = self.state.take().expect("the lock is held");
-            let guard = self.shared.returned.wait(guard);
-            self.state = Some(guard.unwrap_or_else(PoisonError::into_inner));
+            assert!(
+                !self.desk.dead,
+                "the mapper thread has panicked: see the panic of the backend"
+            );
+            self.hold();
+            self.wait();
         }
     }
 
@@ -160,19 +223,76 @@ impl<'a, B: Backend> Locked<'a, B> {
 
     /// Puts the body of a slot back and publishes what may be used of it.
     pub(crate) fn put(&mut self, slot: usize, body: Body) {
-        self.holdings[slot].body = Some(body);
+        let space = self.space();
+        let holding = &mut self.holdings[slot];
+        holding.frames = body.frames();
+        holding.collapsible = body.regions.iter().any(|region| space.next_huge(region).is_some());
+        holding.body = Some(body);
         self.publish(slot);
-        self.shared.returned.notify_all();
+        self.announce();
     }
 
-    /// Publishes how many frames of a slot may be used. What is to be given back may not.
-    fn publish(&mut self, slot: usize) {
+    /// Publishes how many frames of a slot may be used, and from which length on the mapper thread wants to hear of it. What
+    /// is to be given back may not be used.
+    pub(crate) fn publish(&mut self, slot: usize) {
+        let geometry = &self.shared.space.geometry;
         let holding = &self.holdings[slot];
-        let mut covered = holding.body.as_ref().map_or(0, Body::covered);
+        let mut covered = match &holding.body {
+            Some(body) => body.covered(),
+            None => self.shared.covered(slot),
+        };
         if holding.draining {
             covered = covered.min(holding.keep);
         }
         self.shared.covered[slot].store(covered, Ordering::Release);
+        let grows = self.desk.running && !holding.idle && !holding.draining && holding.ask.is_none();
+        let unasked = match grows && covered < geometry.max_frames() {
+            true => {
+                (covered * geometry.frame_bytes() / geometry.stride_bytes()).saturating_sub(self.tokens_ahead(slot))
+            }
+            false => usize::MAX,
+        };
+        self.shared.unasked[slot].store(unasked, Ordering::Relaxed);
+    }
+
+    /// Lets no length of a slot be told to the mapper thread until it is published again.
+    pub(crate) fn mute(&self, slot: usize) {
+        self.shared.unasked[slot].store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Lets the mapper thread take no other job until this value is dropped.
+    pub(crate) fn hold(&mut self) {
+        (self.desk.hold, self.holds) = (true, true);
+    }
+
+    /// Gives the lock up until something is announced.
+    pub(crate) fn wait(&mut self) {
+        let guard = self.state.take().expect("the lock is held");
+        let guard = self.shared.returned.wait(guard);
+        self.state = Some(guard.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Announces that a body has come back or that the mapper thread sleeps.
+    pub(crate) fn announce(&self) {
+        self.shared.returned.notify_all();
+    }
+
+    /// Gives the lock up until the mapper thread is called, or for `timeout`.
+    pub(crate) fn wait_for_call(&mut self, timeout: Option<Duration>) {
+        let guard = self.state.take().expect("the lock is held");
+        let called = &self.shared.called;
+        let guard = match timeout {
+            Some(timeout) => called
+                .wait_timeout(guard, timeout)
+                .map_or_else(|error| error.into_inner().0, |(guard, _)| guard),
+            None => called.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        };
+        self.state = Some(guard);
+    }
+
+    /// Calls the mapper thread, which waits.
+    pub(crate) fn wake_mapper(&self) {
+        self.shared.called.notify_one();
     }
 
     /// Looks at the body of a slot, waiting while the mapper thread has it.
@@ -215,9 +335,31 @@ impl<'a, B: Backend> Locked<'a, B> {
         outcome.map_err(Error::from)
     }
 
+    /// Notes that a slot gets a sequence, if it does.
+    pub(crate) fn begin(&mut self, slot: usize, opened: bool) {
+        let holding = &mut self.holdings[slot];
+        holding.idle = !opened;
+        (holding.keep, holding.pace, holding.ask) = (0, 1, None);
+    }
+
+    /// Sets what a slot must keep, and leaves the rest to the mapper thread, or gives it back if there is none.
+    pub(crate) fn set_keep_soon(&mut self, slot: usize, keep: usize) {
+        self.holdings[slot].keep = keep;
+        self.holdings[slot].ask = None;
+        let holding = &self.holdings[slot];
+        if self.desk.running && (holding.body.is_none() || holding.surplus() > 0) {
+            self.set_draining(slot, true);
+            self.publish(slot);
+            self.call_mapper();
+        } else {
+            self.give_back(slot);
+        }
+    }
+
     /// Sets what a slot must keep, and gives the rest back as far as fences and the backend allow.
     pub(crate) fn set_keep(&mut self, slot: usize, keep: usize) {
         self.holdings[slot].keep = keep;
+        self.holdings[slot].ask = None;
         self.give_back(slot);
     }
 
@@ -225,32 +367,40 @@ impl<'a, B: Backend> Locked<'a, B> {
     pub(crate) fn give_back(&mut self, slot: usize) {
         let mut body = self.take(slot);
         let keep = self.holdings[slot].keep;
-        let pending = match &self.holdings[slot].fence {
-            Some(fence) => !self.space().backend.done(fence),
-            None => false,
-        };
-        if !pending {
-            self.holdings[slot].fence = None;
-        }
-        let closing = self.holdings[slot].closing;
-        let complete = if body.surplus(keep) == 0 {
-            true
-        } else if pending {
-            false
-        } else if closing && !body.is_shared() && self.warm_frames() + body.frames() <= self.warm_limit() {
-            // It stays for whoever opens the slot next.
-            body.wiped = false;
-            true
-        } else {
-            self.shorten(slot, &mut body, keep)
-        };
-        self.set_draining(slot, !complete);
+        let pending = self.fence_pending(slot);
+        let complete = body.surplus(keep) == 0
+            || !pending && (self.stays_warm(slot, &mut body) || self.shorten(slot, &mut body, keep));
         self.put(slot, body);
-        if complete && closing {
-            self.holdings[slot].closing = false;
+        self.gave_back(slot, complete);
+    }
+
+    /// Whether the device may still use a slot.
+    pub(crate) fn fence_pending(&mut self, slot: usize) -> bool {
+        let space = self.space();
+        let fence = &mut self.holdings[slot].fence;
+        if fence.as_ref().is_some_and(|fence| space.backend.done(fence)) {
+            *fence = None;
+        }
+        fence.is_some()
+    }
+
+    /// Whether a slot whose sequence has ended keeps its memory for whoever opens it next.
+    pub(crate) fn stays_warm(&mut self, slot: usize, body: &mut Body) -> bool {
+        let stays = self.holdings[slot].closing
+            && !body.is_shared()
+            && self.warm_frames() + self.ledger.pool().len() + body.frames() <= self.warm_limit();
+        body.wiped &= !stays;
+        stays
+    }
+
+    /// Notes that a slot was offered to be given back, and whether all of it went.
+    pub(crate) fn gave_back(&mut self, slot: usize, complete: bool) {
+        self.set_draining(slot, !complete);
+        if complete && std::mem::take(&mut self.holdings[slot].closing) {
             self.holdings[slot].idle = true;
             self.drained.push(slot);
         }
+        self.publish(slot);
     }
 
     /// Takes what a body has beyond `keep` out of the address space, and gives back what nobody else has. Returns whether
@@ -267,8 +417,24 @@ impl<'a, B: Backend> Locked<'a, B> {
 
     /// Destroys what the pool has too much.
     pub(crate) fn shrink_pool(&mut self) {
+        self.limit_pool();
         let space = self.space();
         self.ledger.shrink(space);
+    }
+
+    /// Destroys all frames of the pool. With a mapper thread it stays empty until somebody needs memory again.
+    pub(crate) fn empty_pool(&mut self) {
+        self.desk.trimmed = true;
+        self.shrink_pool();
+        self.desk.trimmed = self.desk.running;
+    }
+
+    /// Finds how many frames the pool may keep: what freed sequences may leave, less what they have left in their slots.
+    pub(crate) fn limit_pool(&mut self) {
+        self.ledger.pool_limit = match self.desk.trimmed || self.space().caps.runs {
+            true => 0,
+            false => self.warm_limit().saturating_sub(self.warm_frames()),
+        };
     }
 
     fn set_draining(&mut self, slot: usize, draining: bool) {
@@ -280,8 +446,15 @@ impl<'a, B: Backend> Locked<'a, B> {
         }
     }
 
-    /// Offers again what could not be given back.
+    /// Offers again what could not be given back, where there is no mapper thread to do that.
     pub(crate) fn drain(&mut self) {
+        if !self.desk.running {
+            self.drain_now();
+        }
+    }
+
+    /// Offers again what could not be given back, or was left to the mapper thread.
+    pub(crate) fn drain_now(&mut self) {
         for slot in self.draining.clone() {
             self.give_back(slot);
         }
@@ -301,7 +474,7 @@ impl<'a, B: Backend> Locked<'a, B> {
     }
 
     /// Frames that may stay mapped in slots without a sequence.
-    fn warm_limit(&self) -> usize {
+    pub(crate) fn warm_limit(&self) -> usize {
         match self.ledger.created > self.ledger.limit {
             true => 0,
             false => self.config.warm_bytes / self.shared.space.caps.frame_bytes,
@@ -311,7 +484,7 @@ impl<'a, B: Backend> Locked<'a, B> {
     /// Frames mapped in slots without a sequence.
     pub(crate) fn warm_frames(&self) -> usize {
         let idle = self.holdings.iter().filter(|holding| holding.idle);
-        idle.filter_map(|holding| holding.body.as_ref()).map(Body::frames).sum()
+        idle.map(|holding| holding.frames).sum()
     }
 
     /// The slot without a sequence that fits best for `target` frames in each region: the smallest that has them all, or
@@ -351,11 +524,7 @@ impl<'a, B: Backend> Locked<'a, B> {
                     continue;
                 }
                 let keep = if idle { 0 } else { holding.keep };
-                let pending = holding
-                    .fence
-                    .as_ref()
-                    .is_some_and(|fence| !self.space().backend.done(fence));
-                if pending {
+                if self.fence_pending(slot) {
                     continue;
                 }
                 if let Some(mut body) = self.try_take(slot) {
@@ -370,14 +539,15 @@ impl<'a, B: Backend> Locked<'a, B> {
 
     /// Frames that sequences could get: those there is room for, and those that nobody needs.
     pub(crate) fn free_frames(&self) -> usize {
-        let unneeded = |holding: &Holding<_>| match &holding.body {
-            Some(body) if holding.idle => body.frames(),
-            Some(body) if !holding.draining && !holding.closing => body.surplus(holding.keep),
-            _ => 0,
+        let unneeded = |holding: &Holding<_>| match holding.idle {
+            true => holding.frames,
+            false if !holding.draining && !holding.closing => holding.surplus(),
+            false => 0,
         };
         let ledger = &self.ledger;
+        // What the mapper thread was promised is for nobody's rows.
         let reclaimable = ledger.pool().len() + self.holdings.iter().map(unneeded).sum::<usize>();
-        let needed = (ledger.created + ledger.promised).saturating_sub(reclaimable);
+        let needed = ledger.created.saturating_sub(reclaimable);
         ledger.limit.saturating_sub(needed)
     }
 }

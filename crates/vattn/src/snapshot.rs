@@ -65,6 +65,9 @@ pub struct Snapshot {
     pub sync_maps: u64,
     /// [`Stats::background_maps`].
     pub background_maps: u64,
+    /// [`Stats::background_refusals`].
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub background_refusals: u64,
     /// [`Stats::copied_bytes`].
     pub copied_bytes: u64,
 }
@@ -146,6 +149,12 @@ const METRICS: &[Metric] = &[
         |s| s.background_maps,
     ),
     (
+        "background_refusals_total",
+        true,
+        "Calls that the backend has refused to the mapper thread.",
+        |s| s.background_refusals,
+    ),
+    (
         "copied_bytes_total",
         true,
         "Bytes copied because a frame could not be shared.",
@@ -183,6 +192,7 @@ impl Snapshot {
             unmap_calls: stats.unmap_calls,
             sync_maps: stats.sync_maps,
             background_maps: stats.background_maps,
+            background_refusals: stats.background_refusals,
             copied_bytes: stats.copied_bytes,
         }
     }

@@ -13,6 +13,8 @@ pub(crate) struct Region {
     pub(crate) shared: usize,
     /// The last so many may hold anything, because wiping them and taking them out were both refused.
     pub(crate) stale: usize,
+    /// For the first so many large pages were tried.
+    pub(crate) huge: usize,
 }
 
 impl Region {
@@ -27,6 +29,12 @@ impl Region {
         self.frames.truncate(keep);
         self.shared = self.shared.min(keep);
         self.stale = self.stale.saturating_sub(surplus);
+        self.break_huge(keep);
+    }
+
+    /// Notes that frame `at`, and those after it, may not be part of a large page any more.
+    pub(crate) fn break_huge(&mut self, at: usize) {
+        self.huge = self.huge.min(at);
     }
 }
 
@@ -298,9 +306,8 @@ impl<B: Backend> Space<B> {
             return Ok(());
         }
         self.backend.unmap(self.address(slot, index, keep), surplus)?;
-        out.extend(region.frames.drain(keep..));
-        region.shared = region.shared.min(keep);
-        region.stale = region.stale.saturating_sub(surplus);
+        out.extend_from_slice(&region.frames[keep..]);
+        region.cut(keep);
         Ok(())
     }
 
@@ -332,6 +339,19 @@ impl<B: Backend> Space<B> {
         self.backend.settle()?;
         body.wiped = true;
         Ok(())
+    }
+
+    /// Frames that fill a large page; `None` where frames are as large, or there are no large pages.
+    pub(crate) fn huge_frames(&self) -> Option<usize> {
+        let frames = self.caps.huge_bytes / self.caps.frame_bytes;
+        (frames > 1 && self.geometry.region_bytes() >= self.caps.huge_bytes).then_some(frames)
+    }
+
+    /// The first frame of a region that begins a large page for which none was tried, all of it mapped.
+    pub(crate) fn next_huge(&self, region: &Region) -> Option<usize> {
+        let frames = self.huge_frames()?;
+        let from = region.huge / frames * frames;
+        (from + frames <= region.usable()).then_some(from)
     }
 
     /// Address at which one frame can be mapped and filled before it goes to its place.

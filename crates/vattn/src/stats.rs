@@ -2,7 +2,6 @@
 
 use crate::backend::Backend;
 use crate::cache::KvCache;
-use crate::space::Body;
 
 /// A snapshot of a cache. All sizes are bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +14,13 @@ pub struct Stats {
     /// Rows of the live sequences, over all layers, K and V. Shared rows count once for each sequence that has them, so
     /// this may be above `mapped_bytes`.
     pub used_bytes: usize,
-    /// Memory that the backend really holds, as the operating system counts it. Equal to `mapped_bytes`.
+    /// Memory that the backend really holds, as the operating system counts it. Equal to `mapped_bytes`, unless the mapper
+    /// thread is at work.
     pub physical_bytes: usize,
     /// Part of `mapped_bytes` that belongs to no row's frame and waits to be given back: the backend refused to take it,
     /// or the device is not done with it. The cache offers it again.
     pub draining_bytes: usize,
-    /// Part of `mapped_bytes` in slots without a sequence, for those that follow.
+    /// Part of `mapped_bytes` that no sequence has, for those that follow.
     pub warm_bytes: usize,
     /// Part of `mapped_bytes` that sequences have beyond what their lengths need, mapped ahead.
     pub ahead_bytes: usize,
@@ -40,6 +40,8 @@ pub struct Stats {
     pub sync_maps: u64,
     /// Times that memory was mapped in the background.
     pub background_maps: u64,
+    /// Calls that the backend has refused to the mapper thread.
+    pub background_refusals: u64,
     /// Bytes copied because a frame could not be shared.
     pub copied_bytes: u64,
 }
@@ -51,19 +53,17 @@ impl<B: Backend> KvCache<B> {
         let frame = self.geometry.frame_bytes();
         let mut locked = self.shared.lock();
         Self::refresh_keep(&self.slots, &self.geometry, &mut locked);
+        locked.limit_pool();
+        let pooled = locked.ledger.pool().len().min(locked.ledger.pool_limit);
         let mut draining = locked.ledger.pool().len().saturating_sub(locked.ledger.pool_limit);
         // A copy that was begun and refused leaves its frame in the window.
         draining += usize::from(locked.window.is_some());
         let mut ahead = 0;
         for holding in &locked.holdings {
-            let surplus = holding
-                .body
-                .as_ref()
-                .map_or(0, |body: &Body| body.surplus(holding.keep));
             match holding.idle {
                 true => {}
-                false if holding.draining => draining += surplus,
-                false => ahead += surplus,
+                false if holding.draining => draining += holding.surplus(),
+                false => ahead += holding.surplus(),
             }
         }
         let counters = locked.counters;
@@ -73,7 +73,7 @@ impl<B: Backend> KvCache<B> {
             used_bytes: self.geometry.used_bytes(self.slots.tokens()),
             physical_bytes: self.shared.space.backend.physical_bytes(),
             draining_bytes: draining * frame,
-            warm_bytes: locked.warm_frames() * frame,
+            warm_bytes: (locked.warm_frames() + pooled) * frame,
             ahead_bytes: ahead * frame,
             shared_bytes: locked.ledger.shared() * frame,
             budget_bytes: locked.config.budget_bytes,
@@ -83,6 +83,7 @@ impl<B: Backend> KvCache<B> {
             unmap_calls: counters.unmap_calls,
             sync_maps: counters.sync_maps,
             background_maps: counters.background_maps,
+            background_refusals: counters.background_refusals,
             copied_bytes: counters.copied_bytes,
         }
     }

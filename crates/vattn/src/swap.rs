@@ -75,8 +75,8 @@ impl<B: Backend> KvCache<B> {
         let mut locked = self.shared.lock();
         locked.drain();
         locked.drop_shared_surplus(slot, swapped.keep)?;
-        let need = locked.body(slot).lacking(self.geometry.region_frames(len));
-        self.make_room(&mut locked, need, &[slot])?;
+        let frames = self.geometry.region_frames(len);
+        self.make_room(&mut locked, |locked| locked.body(slot).lacking(frames), &[slot])?;
         let written = self.extend_slots(&mut locked, &[slot], 0).and_then(|()| {
             for (index, region) in swapped.regions.iter().enumerate() {
                 space.backend.write(space.address(slot, index, swapped.keep), region)?;
@@ -110,6 +110,7 @@ impl<B: Backend> KvCache<B> {
     pub fn sleep(&mut self) -> Result<()> {
         self.awake()?;
         let mut locked = self.shared.lock();
+        locked.forget_asks();
         for slot in 0..self.geometry.max_sequences() {
             if let Some(fence) = locked.holdings[slot].fence.take() {
                 self.shared.space.backend.wait(&fence);
@@ -142,6 +143,7 @@ impl<B: Backend> KvCache<B> {
             sleep.regions.push(gone.collect());
             locked.put(slot, body);
         }
+        locked.empty_pool();
         drop(locked);
         self.sleep = Some(sleep);
         Ok(())

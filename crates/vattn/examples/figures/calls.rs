@@ -167,6 +167,11 @@ pub(crate) fn supply() -> Result<Vec<Figure>> {
     ])
 }
 
+/// GB/s at which zeroed memory of 4 KiB pages can be had.
+pub(crate) fn base_pages() -> Result<f64> {
+    fill_up(64, false)
+}
+
 /// GB/s at which chunks of 2 MiB are created, none of them given back meanwhile.
 fn fill_up(chunks: usize, huge: bool) -> Result<f64> {
     let backend = HostBackend::new(FRAME)?;

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+/// CPU time of all threads but this one.
+pub(crate) fn others() -> Duration {
+    duration(clock_gettime(ClockId::ProcessCPUTime)).saturating_sub(thread())
+}
+
 /// CPU time of this thread.
 pub(crate) fn thread() -> Duration {
     duration(clock_gettime(ClockId::ThreadCPUTime))

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use vattn::{Config, KvCache};
+use vattn::{Config, KvCache, SeqId};
 use vattn_policies::{Policy, Shape, VAttention};
 
 use crate::calls;
-use crate::clock::median;
+use crate::clock::{median, nanos, others};
 use crate::figure::{Figure, Goal};
 use crate::gpt2;
 use crate::ours::FRAME;
@@ -19,8 +19,109 @@ const MIB: f64 = (1 << 20) as f64;
 pub(crate) fn figures() -> Result<Vec<Figure>> {
     let mut figures = vec![waste(64 << 10, 0.75)?, waste(16 << 10, 0.19)?];
     figures.extend(calls::supply()?);
-    figures.extend([shrink()?, mappings()?]);
+    figures.push(background_supply()?);
+    figures.extend(strided_reads()?);
+    figures.extend([shrink()?, mappings(false)?, mappings(true)?]);
     Ok(figures)
+}
+
+/// How fast the mapper thread fills slots with zeroed memory, 2 MiB in each region. It does so twice, because under a hypervisor
+/// the first use of free memory costs what the host does, too.
+fn background_supply() -> Result<Figure> {
+    const SEQUENCES: usize = 8;
+    // 682 rows of 3,072 bytes are 2 MiB but for 512 bytes.
+    const TOKENS: usize = 682;
+    let config = Config::new(2 << 30).warm_bytes(256 << 20).mapper(true);
+    let mut cache = KvCache::with_config(gpt2::geometry(SEQUENCES, FRAME)?, config)?;
+    let mut rates = Vec::new();
+    for _ in 0..6 {
+        let seq = cache.admit(TOKENS)?;
+        cache.free(seq)?;
+        cache.trim();
+        cache.settle();
+        // Whoever opens a sequence is in use again, and the next one is expected to be as long.
+        let (before, then) = (cache.stats().warm_bytes, others());
+        let seq = cache.open()?;
+        cache.settle();
+        rates.push((cache.stats().warm_bytes - before) as f64 / (others() - then).as_nanos() as f64);
+        cache.free(seq)?;
+    }
+    Ok(Figure::measured(
+        "memory",
+        "supply by the mapper thread, huge pages",
+        median(rates.split_off(1)),
+        "GB/s",
+    )
+    .goal(Goal::AtLeast(8.0))
+    .baseline("4 KiB pages, call of the backend", calls::base_pages()?))
+}
+
+/// Reading what attention reads, one head after the other: 256 bytes of each row. With the pages that the mapper thread has made
+/// huge, and without.
+fn strided_reads() -> Result<Vec<Figure>> {
+    [
+        (1365, "4 MiB a region"),
+        (1024, "3 MiB a region, of which 2 can be huge"),
+    ]
+    .into_iter()
+    .map(|(tokens, what)| {
+        let mut rates = [Vec::new(), Vec::new()];
+        let caches: Vec<_> = [false, true]
+            .into_iter()
+            .map(|mapper| long_sequences(tokens, mapper))
+            .collect::<Result<_>>()?;
+        for _ in 0..7 {
+            for (rates, (cache, sequences)) in rates.iter_mut().zip(&caches) {
+                let (time, sum) = nanos(|| walk(cache, sequences));
+                std::hint::black_box(sum?);
+                rates.push((sequences.len() * tokens * 2 * gpt2::LAYERS * gpt2::ROW) as f64 / time);
+            }
+        }
+        let [base, huge] = rates.map(median);
+        let name = format!("strided reads with huge pages over those without, {what}");
+        Ok(Figure::measured("memory", &name, huge / base, "times")
+            .goal(if tokens == 1365 { Goal::AtLeast(1.5) } else { Goal::None })
+            .baseline(&format!("{huge:.1} GB/s, 4 KiB pages {base:.1} GB/s"), 1.0))
+    })
+    .collect()
+}
+
+/// Two sequences with every row written.
+fn long_sequences(tokens: usize, mapper: bool) -> Result<(KvCache, Vec<SeqId>)> {
+    let geometry = vattn::Geometry::builder()
+        .layers(gpt2::LAYERS)
+        .row_bytes(gpt2::ROW)
+        .max_tokens(tokens)
+        .max_sequences(2)
+        .build()?;
+    let mut cache = KvCache::with_config(geometry, Config::new(1 << 30).mapper(mapper))?;
+    let sequences: Vec<_> = (0..2).map(|_| cache.admit(tokens)).collect::<Result<_, _>>()?;
+    for &seq in &sequences {
+        gpt2::fill(&mut cache, seq, 3)?;
+    }
+    cache.settle();
+    Ok((cache, sequences))
+}
+
+/// Adds up all rows, head by head.
+fn walk(cache: &KvCache, sequences: &[SeqId]) -> Result<u64> {
+    const HEAD: usize = 256;
+    let mut sum = 0_u64;
+    for &seq in sequences {
+        for layer in 0..gpt2::LAYERS {
+            for rows in [cache.k(seq, layer)?, cache.v(seq, layer)?] {
+                for head in (0..gpt2::ROW).step_by(HEAD) {
+                    for row in rows.chunks_exact(gpt2::ROW) {
+                        let part = row[head..head + HEAD].as_chunks::<8>().0;
+                        sum = part
+                            .iter()
+                            .fold(sum, |sum, &word| sum.wrapping_add(u64::from_le_bytes(word)));
+                    }
+                }
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Memory that sequences of evenly spread lengths have beyond their rows. They live one after the other.
@@ -65,10 +166,10 @@ fn shrink() -> Result<Figure> {
     for _ in 0..5 {
         let mut cache = KvCache::with_config(
             gpt2::geometry(SEQUENCES, FRAME)?,
-            Config::new(1 << 30).warm_bytes(1 << 30),
+            Config::new(1 << 30).warm_bytes(1 << 30).mapper(true),
         )?;
         let sequences: Vec<_> = (0..SEQUENCES).map(|_| cache.admit(500)).collect::<Result<_, _>>()?;
-        let limit = cache.stats().physical_bytes / 2;
+        let limit = cache.stats().used_bytes / 2;
         cache.set_limit(limit);
         let freed = Instant::now();
         for &seq in &sequences[..SEQUENCES / 2] {
@@ -83,13 +184,13 @@ fn shrink() -> Result<Figure> {
     Ok(Figure::measured("memory", name, median(times), "ms").goal(Goal::AtMost(100.0)))
 }
 
-/// Mappings of the kernel for each region of sequences that have grown token by token.
-fn mappings() -> Result<Figure> {
+/// Mappings of the kernel for each region of sequences that have grown token by token, with the mapper thread or without.
+fn mappings(mapper: bool) -> Result<Figure> {
     const SEQUENCES: usize = 16;
     let lines = || -> Result<usize> { Ok(fs::read_to_string("/proc/self/maps")?.lines().count()) };
     let before = lines()?;
     let geometry = gpt2::geometry(SEQUENCES, FRAME)?;
-    let mut cache = KvCache::new(geometry, 2 << 30)?;
+    let mut cache = KvCache::with_config(geometry, Config::new(2 << 30).mapper(mapper))?;
     let sequences: Vec<_> = (0..SEQUENCES)
         .map(|i| Ok((cache.admit(20 + i)?, 20 + i)))
         .collect::<Result<_>>()?;
@@ -97,12 +198,15 @@ fn mappings() -> Result<Figure> {
         let batch: Vec<_> = sequences.iter().map(|&(seq, len)| (seq, len + step)).collect();
         cache.grow_batch(&batch)?;
     }
+    cache.settle();
     let regions = SEQUENCES * geometry.regions_per_sequence();
     let grown = (lines()? - before) as f64 / regions as f64;
     let frames = geometry.region_frames(315) as f64;
-    Ok(
-        Figure::measured("memory", "kernel mappings for each region", grown, "mappings")
-            .goal(Goal::AtMost(3.0))
-            .baseline("one for each frame (computed)", frames),
-    )
+    let name = match mapper {
+        true => "kernel mappings for each region, mapper thread",
+        false => "kernel mappings for each region",
+    };
+    Ok(Figure::measured("memory", name, grown, "mappings")
+        .goal(Goal::AtMost(3.0))
+        .baseline("one for each frame (computed)", frames))
 }

@@ -25,18 +25,29 @@ pub(crate) fn figures() -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Steps in which every sequence grows by a token and no frame is needed.
+/// Steps in which every sequence grows by a token and no frame is needed, with the mapper thread and without it.
 fn nothing_to_map() -> Result<Vec<Figure>> {
-    // 44 to 64 tokens lie in three frames of each region.
+    // 44 to 64 tokens lie in three frames of 64 KiB in each region; in one of 1 MiB with more than the thread looks ahead.
+    let mut figures = nothing_to_map_with(FRAME, Config::new(1 << 30), "")?;
+    figures.extend(nothing_to_map_with(
+        1 << 20,
+        Config::new(2 << 30).mapper(true),
+        ", mapper thread",
+    )?);
+    Ok(figures)
+}
+
+fn nothing_to_map_with(frame_bytes: usize, config: Config, variant: &str) -> Result<Vec<Figure>> {
     const FIRST: usize = 44;
     const STEPS: usize = 20;
     let counter = Counter::new();
-    let backend = Counted::new(HostBackend::new(FRAME)?, Arc::clone(&counter));
-    let mut cache = KvCache::with_backend(backend, gpt2::geometry(BATCH, FRAME)?, Config::new(1 << 30))?;
+    let backend = Counted::new(HostBackend::new(frame_bytes)?, Arc::clone(&counter));
+    let mut cache = KvCache::with_backend(backend, gpt2::geometry(BATCH, frame_bytes)?, config)?;
     let sequences: Vec<_> = (0..BATCH).map(|_| cache.admit(FIRST)).collect::<Result<_, _>>()?;
     let batches: Vec<Vec<(SeqId, usize)>> = (1..=STEPS)
         .map(|step| sequences.iter().map(|&seq| (seq, FIRST + step)).collect())
         .collect();
+    cache.settle();
     let calls_before = counter.critical().total() + counter.background().total();
     let (mut plain, mut committed, mut spawned) = (Vec::new(), Vec::new(), Vec::new());
     let per_sequence = |nanos: f64| nanos / (STEPS * BATCH) as f64;
@@ -63,19 +74,14 @@ fn nothing_to_map() -> Result<Vec<Figure>> {
     }
     let calls = counter.critical().total() + counter.background().total() - calls_before;
     let spawn = median(spawned);
-    let name = "plan_step, nothing to map, per sequence of 32";
+    let named = |name: &str, value, unit| Figure::measured("steps", &format!("{name}{variant}"), value, unit);
     Ok(vec![
-        Figure::measured("steps", name, median(plain), "ns")
+        named("plan_step, nothing to map, per sequence of 32", median(plain), "ns")
             .goal(Goal::AtMost(100.0))
             .baseline("spawning one thread a step", spawn),
-        Figure::measured(
-            "steps",
-            "plan_step and commit, per sequence of 32",
-            median(committed),
-            "ns",
-        )
-        .baseline("spawning one thread a step", spawn),
-        Figure::measured("steps", "calls of the backend in these steps", calls as f64, "calls").goal(Goal::AtMost(0.0)),
+        named("plan_step and commit, per sequence of 32", median(committed), "ns")
+            .baseline("spawning one thread a step", spawn),
+        named("calls of the backend in these steps", calls as f64, "calls").goal(Goal::AtMost(0.0)),
     ])
 }
 
@@ -87,24 +93,38 @@ fn back<B: Backend>(cache: &mut KvCache<B>, sequences: &[SeqId], len: usize) -> 
     Ok(())
 }
 
-/// Decoding at batch 32, a step each five milliseconds: growing by four frames at once, and by one.
+/// Decoding at batch 32, a step each five milliseconds, as the thread of the model sees it.
 fn steady_decode() -> Result<Vec<Figure>> {
-    let ahead = decode(Config::new(2 << 30).growth_bytes(4 * FRAME))?;
     let exact = decode(Config::new(2 << 30))?;
+    let mapper = decode(Config::new(2 << 30).mapper(true))?;
     Ok(vec![
         Figure::measured(
             "steps",
             "sync maps in 300 steps of decode at batch 32",
-            ahead as f64,
+            mapper.sync_maps as f64,
             "maps",
         )
         .goal(Goal::AtMost(0.0))
-        .baseline("one frame at a time", exact as f64),
+        .baseline("without the mapper thread", exact.sync_maps as f64),
+        Figure::measured("steps", "CPU time of such a step, mean", mapper.step_micros, "us")
+            .baseline("without the mapper thread", exact.step_micros),
+        Figure::measured(
+            "steps",
+            "memory ahead of the 32 sequences at the end",
+            mapper.ahead_mib,
+            "MiB",
+        ),
     ])
 }
 
-/// Times that a sequence had to wait for memory in 300 steps, after 50 to warm up.
-fn decode(config: Config) -> Result<u64> {
+struct Decode {
+    sync_maps: u64,
+    step_micros: f64,
+    ahead_mib: f64,
+}
+
+/// 300 steps, after 50 to warm up. The thread of the model sleeps between two steps, as it does while a device computes.
+fn decode(config: Config) -> Result<Decode> {
     const PROMPT: usize = 100;
     const WARM_UP: usize = 50;
     const STEPS: usize = 300;
@@ -112,15 +132,22 @@ fn decode(config: Config) -> Result<u64> {
     let sequences: Vec<_> = (0..BATCH)
         .map(|i| Ok((cache.admit(PROMPT + i)?, PROMPT + i)))
         .collect::<Result<_>>()?;
-    let mut before = 0;
+    let (mut before, mut time) = (0, 0.0);
     for step in 1..=WARM_UP + STEPS {
         let batch: Vec<_> = sequences.iter().map(|&(seq, len)| (seq, len + step)).collect();
-        let ticket = cache.plan_step(&batch)?;
+        let (nanos, ticket) = nanos(|| cache.plan_step(&batch));
         thread::sleep(Duration::from_millis(5));
-        cache.commit(ticket, ());
+        cache.commit(ticket?, ());
         if step == WARM_UP {
             before = cache.stats().sync_maps;
+        } else if step > WARM_UP {
+            time += nanos;
         }
     }
-    Ok(cache.stats().sync_maps - before)
+    let stats = cache.stats();
+    Ok(Decode {
+        sync_maps: stats.sync_maps - before,
+        step_micros: time / 1e3 / STEPS as f64,
+        ahead_mib: stats.ahead_bytes as f64 / f64::from(1 << 20),
+    })
 }

@@ -83,6 +83,21 @@ fn a_warm_slot_is_wiped_and_the_best_fit_is_taken() {
 }
 
 #[test]
+fn what_a_sequence_inherited_is_taken_back_when_its_batch_needs_room() {
+    let (mut cache, _) = cache(Config::new(14 * FRAME).warm_bytes(100 * FRAME));
+    let long = cache.admit(12).unwrap();
+    cache.free(long).unwrap();
+    // It gets 6 frames in each region and needs 1.
+    let heir = cache.admit(2).unwrap();
+    assert_eq!((heir.slot(), cache.stats().ahead_bytes), (long.slot(), 10 * FRAME));
+    let other = cache.admit(2).unwrap();
+    // 4 and 1 frames more for each region; the budget has 5, and the rest is with the heir, of the same batch.
+    cache.grow_batch(&[(heir, 3), (other, 10)]).unwrap();
+    assert_eq!((cache.stats().mapped_bytes, cache.stats().ahead_bytes), (14 * FRAME, 0));
+    cache.audit().unwrap();
+}
+
+#[test]
 fn trim_keeps_what_sequences_need() {
     let config = Config::new(usize::MAX).warm_bytes(100 * FRAME).growth_bytes(8 * FRAME);
     let (mut cache, sim) = cache(config);

@@ -4,9 +4,12 @@ mod ahead;
 mod arena;
 mod atomicity;
 mod budget;
+mod mapper;
 mod model;
+mod obligations;
 mod process;
 mod rows;
+mod soak;
 
 use vattn::{Geometry, host};
 

@@ -3,6 +3,8 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use vattn::backend::Backend;
 use vattn::host::{self, HostBackend};
 use vattn::sim::SimBackend;
@@ -95,8 +97,18 @@ struct Pair<B: Backend> {
 
 impl<B: Backend> Pair<B> {
     fn new(backend: B, geometry: Geometry) -> Self {
+        Self::with_config(backend, geometry, Config::new(40 * geometry.frame_bytes()))
+    }
+
+    /// With memory ahead and warm, and the mapper thread at work.
+    fn with_mapper(backend: B, geometry: Geometry) -> Self {
+        let frame = geometry.frame_bytes();
+        let config = Config::new(40 * frame).warm_bytes(6 * frame).mapper(true);
+        Self::with_config(backend, geometry, config)
+    }
+
+    fn with_config(backend: B, geometry: Geometry, config: Config) -> Self {
         let (backend, faults) = Faulty::new(backend);
-        let config = Config::new(40 * geometry.frame_bytes());
         Self {
             cache: KvCache::with_backend(backend, geometry, config).unwrap(),
             faults,
@@ -132,7 +144,9 @@ impl<B: Backend> Pair<B> {
         match error {
             Error::NoSlot { .. } => {
                 let slots = self.live.len() + usize::from(self.prefix.is_some());
-                assert!(slots == self.geometry.max_sequences() || self.cache.stats().draining_bytes > 0);
+                let draining = self.cache.stats().draining_bytes > 0;
+                // A slot that is still warm could not be emptied, or one that the thread was to empty.
+                assert!(slots == self.geometry.max_sequences() || draining || failed);
             }
             Error::NeedFrames { need, free } => assert!(need > free),
             Error::Backend(_) => assert!(failed, "{error}"),
@@ -141,6 +155,11 @@ impl<B: Backend> Pair<B> {
     }
 
     fn apply(&mut self, op: &Op) {
+        self.apply_only(op);
+        self.compare();
+    }
+
+    fn apply_only(&mut self, op: &Op) {
         let (sequences, failed) = (self.live.len(), self.faults.failed());
         match op {
             Op::Open => match self.cache.open() {
@@ -237,7 +256,6 @@ impl<B: Backend> Pair<B> {
             }
             Op::UseStale(_) => {}
         }
-        self.compare();
     }
 
     fn grow(&mut self, growth: &[(usize, usize)]) {
@@ -314,6 +332,7 @@ impl<B: Backend> Pair<B> {
             assert_eq!(self.cache.prefix_len(*id).unwrap(), rows.len);
             most += (rows.len * row).div_ceil(frame);
         }
+        self.cache.settle();
         let stats = self.cache.stats();
         let tokens: usize = self.live.iter().map(|(_, rows)| rows.len).sum();
         let prefix = self.prefix.as_ref().map_or(0, |(_, rows)| rows.len);
@@ -324,7 +343,8 @@ impl<B: Backend> Pair<B> {
                 .contains(&stats.used_bytes)
         );
         assert_eq!(stats.physical_bytes, stats.mapped_bytes);
-        assert!(stats.mapped_bytes <= most * regions * frame + stats.draining_bytes);
+        let unneeded = stats.draining_bytes + stats.ahead_bytes + stats.warm_bytes;
+        assert!(stats.mapped_bytes <= most * regions * frame + unneeded);
         assert_eq!(stats.live_sequences, self.live.len());
         self.cache.audit().unwrap();
     }
@@ -333,14 +353,64 @@ impl<B: Backend> Pair<B> {
         for op in ops {
             self.apply(op);
         }
+        self.finish();
+    }
+
+    fn finish(mut self) {
         self.faults.fail(0..0);
         self.apply(&Op::Evict);
         while !self.live.is_empty() {
             self.apply(&Op::Free(0));
         }
         self.apply(&Op::Open);
+        self.cache.trim();
         assert_eq!(self.cache.stats().physical_bytes, 0);
     }
+}
+
+/// 100,000 operations, always the same ones. Rows are compared after every `rows`th of them and the invariants, with the
+/// count of memory, after every `audit`th.
+fn endure<B: Backend>(mut pair: Pair<B>, rows: usize, audit: usize) {
+    let mut runner = TestRunner::deterministic();
+    let ops = op();
+    for n in 1..=100_000 {
+        let op = ops.new_tree(&mut runner).unwrap().current();
+        pair.apply_only(&op);
+        if n % rows == 0 {
+            pair.compare();
+        } else if n % audit == 0 {
+            pair.cache.audit().unwrap();
+        }
+    }
+    pair.finish();
+}
+
+/// One layer, rows of five eighths of a frame.
+fn plain(frame_bytes: usize) -> Geometry {
+    Geometry::builder()
+        .layers(1)
+        .row_bytes(frame_bytes * 5 / 8)
+        .max_tokens(MAX_TOKENS)
+        .max_sequences(5)
+        .frame_bytes(frame_bytes)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_hundred_thousand_operations_over_the_model_of_memory_lose_no_byte() {
+    endure(Pair::new(SimBackend::new(PAGE), plain(PAGE)), 16, 1);
+    endure(Pair::with_mapper(SimBackend::new(PAGE), plain(PAGE)), 64, 16);
+}
+
+#[test]
+fn a_hundred_thousand_operations_over_the_host_lose_no_byte() {
+    let geometry = plain(host::page_bytes());
+    endure(
+        Pair::new(HostBackend::new(geometry.frame_bytes()).unwrap(), geometry),
+        64,
+        4,
+    );
 }
 
 /// A page of the model of memory.
@@ -362,5 +432,15 @@ proptest! {
     #[test]
     fn the_cache_over_the_host_behaves_like_vectors(geometry in geometry(host::page_bytes()), ops in vec(op(), 1..80)) {
         Pair::new(HostBackend::new(geometry.frame_bytes()).unwrap(), geometry).run(&ops);
+    }
+
+    #[test]
+    fn the_cache_with_its_mapper_thread_behaves_like_vectors(
+        sim in geometry(PAGE),
+        host in geometry(host::page_bytes()),
+        ops in vec(op(), 1..80),
+    ) {
+        Pair::with_mapper(SimBackend::new(sim.frame_bytes()), sim).run(&ops);
+        Pair::with_mapper(HostBackend::new(host.frame_bytes()).unwrap(), host).run(&ops);
     }
 }
