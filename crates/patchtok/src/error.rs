@@ -73,13 +73,22 @@ pub enum Error {
         /// Offset of the first bad byte in the (unpacked) file.
         offset: u64,
     },
-    /// A line of a `.jsonl` file is not an object with the text field.
+    /// A line of a `.jsonl` file is not an object with the text field, or a row of a `.parquet` file
+    /// has no text.
     #[error("{}:{line}: {reason}", path.display())]
     BadLine {
         /// The file.
         path: PathBuf,
-        /// Line number, from 1.
+        /// Line or row number, from 1.
         line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Parquet file cannot be read or is not what is expected of it.
+    #[error("{}: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },

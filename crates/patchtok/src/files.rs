@@ -28,13 +28,18 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Writes a file under a temporary name in the same folder, then renames it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+}
+
+/// [`write()`] for content that `fill` makes piece by piece.
+pub(crate) fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let fail = Error::io("write", path);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let mut file = temporary().tempfile_in(folder).map_err(&fail)?;
-    file.write_all(bytes).map_err(&fail)?;
+    fill(file.as_file_mut())?;
     file.as_file().sync_all().map_err(&fail)?;
     file.persist(path).map_err(|error| fail(error.error))?;
     Ok(())

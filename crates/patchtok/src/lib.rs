@@ -57,7 +57,9 @@
 mod artifact;
 mod base;
 mod byte_level;
+mod columns;
 mod corpus;
+mod count;
 mod decode;
 mod encode;
 mod error;
@@ -74,7 +76,8 @@ mod split;
 mod stream;
 mod tokenizer;
 
-pub use corpus::{Corpus, Documents};
+pub use corpus::{Corpus, Documents, Rejected};
+pub use count::{ChunkCounter, ChunkCounts, CountSummary, Counting, Sampling, merge_counts};
 pub use decode::DecodeStream;
 pub use error::{Error, Result};
 pub use model::Segmentation;

@@ -21,6 +21,10 @@ pub struct BuildReport {
     pub base_tokens: u64,
     /// Tokens of the corpus with the patched tokenizer.
     pub patched_tokens: u64,
+    /// Tokens of the held-out documents with the base tokenizer.
+    pub heldout_base: TokenCount,
+    /// Tokens of the held-out documents with the patched tokenizer.
+    pub heldout_patched: TokenCount,
     /// Swaps asked for.
     pub requested: usize,
     /// Swaps made: new tokens.

@@ -6,8 +6,9 @@ use std::collections::BinaryHeap;
 use hashbrown::{HashMap, HashSet};
 
 use super::Guards;
-use super::fold::{Chunk, Chunks, Tokens, Weight};
+use super::fold::Tokens;
 use super::prune::Removal;
+use crate::count::{ChunkCounts, Weight};
 use crate::encode::pair_key;
 use crate::model::{Hasher, Model};
 use crate::report::Stop;
@@ -53,16 +54,16 @@ pub(super) fn grow(
     model: &Model,
     removed: &[Removal],
     losses: &[Weight],
-    chunks: &Chunks,
+    chunks: &ChunkCounts,
     guards: Guards,
+    stop_on_stall: bool,
     mut progress: impl FnMut(usize),
 ) -> Result<Grown> {
-    let tokens = chunks.encode(model);
+    let tokens = Tokens::of(chunks, model);
     let mut text = Text::new(tokens, chunks)?;
     let mut strings = Strings::new(model, removed, guards.max_token_bytes);
     let mut queue = Queue::new(&text, &strings, guards.min_count);
     let mut merges: Vec<NewMerge> = Vec::new();
-    let with_heldout = chunks.list.iter().any(|chunk| chunk.count.heldout > 0);
     let stop = loop {
         let Some(loss) = losses.get(merges.len()) else {
             break Stop::Requested;
@@ -84,7 +85,7 @@ pub(super) fn grow(
             gain: candidate.gain,
         });
         progress(merges.len());
-        if with_heldout && merges.len().is_multiple_of(STALL_WINDOW) {
+        if stop_on_stall && merges.len().is_multiple_of(STALL_WINDOW) {
             let start = merges.len() - STALL_WINDOW;
             let gain: u64 = merges[start..].iter().map(|merge| merge.gain.heldout).sum();
             let loss: u64 = losses[start..merges.len()].iter().map(|loss| loss.heldout).sum();
@@ -104,13 +105,13 @@ struct Text<'c> {
     prev: Vec<u32>,
     /// Index of the chunk that a position belongs to.
     chunk_of: Vec<u32>,
-    chunks: &'c [Chunk],
+    chunks: &'c ChunkCounts,
 }
 
 impl<'c> Text<'c> {
-    fn new(tokens: Tokens, chunks: &'c Chunks) -> Result<Self> {
+    fn new(tokens: Tokens, chunks: &'c ChunkCounts) -> Result<Self> {
         let length = tokens.ids.len();
-        if length >= NONE as usize || chunks.list.len() >= NONE as usize {
+        if length >= NONE as usize || chunks.len() >= NONE as usize {
             return Err(Error::Build(format!(
                 "the distinct chunks of the corpus have {length} tokens, the limit is {NONE}; use a \
                  sample of it"
@@ -133,7 +134,7 @@ impl<'c> Text<'c> {
             next,
             prev,
             chunk_of,
-            chunks: &chunks.list,
+            chunks,
         })
     }
 
@@ -144,15 +145,21 @@ impl<'c> Text<'c> {
         (left != GONE && next != NONE).then(|| (left, self.symbols[next as usize]))
     }
 
-    fn chunk(&self, at: u32) -> &Chunk {
-        &self.chunks[self.chunk_of[at as usize] as usize]
+    /// Place of the chunk that a position belongs to.
+    fn chunk(&self, at: u32) -> usize {
+        self.chunk_of[at as usize] as usize
+    }
+
+    /// How often the chunk of a position occurs.
+    fn weight(&self, at: u32) -> Weight {
+        self.chunks.count(self.chunk(at))
     }
 
     /// Number of documents of the corpus in which the positions lie, counted up to `enough`.
     fn documents(&self, positions: &[u32], enough: usize) -> usize {
-        let mut found: Vec<u64> = Vec::new();
+        let mut found: Vec<i64> = Vec::new();
         for &at in positions {
-            for document in &self.chunk(at).documents {
+            for document in self.chunks.documents(self.chunk(at)) {
                 if found.len() < enough && !found.contains(document) {
                     found.push(*document);
                 }
@@ -254,7 +261,7 @@ impl Queue {
         let mut counts: HashMap<u64, u64, Hasher> = HashMap::default();
         let pairs = || (0..text.symbols.len() as u32).filter_map(|at| Some((at, text.pair_at(at)?)));
         for (at, (left, right)) in pairs() {
-            *counts.entry(pair_key(left, right)).or_default() += text.chunk(at).count.train;
+            *counts.entry(pair_key(left, right)).or_default() += text.weight(at).train;
         }
         counts.retain(|&key, count| *count >= min_count && strings.fits(pair_of(key)));
         let mut positions: HashMap<u64, Vec<u32>, Hasher> = HashMap::default();
@@ -312,7 +319,7 @@ impl Queue {
             if next != NONE {
                 text.prev[next as usize] = at;
             }
-            let weight = text.chunk(at).count.train;
+            let weight = text.weight(at).train;
             for start in [prev, at] {
                 if start != NONE
                     && let Some((left, right)) = text.pair_at(start)
@@ -343,7 +350,7 @@ fn count(text: &Text<'_>, pair: (u32, u32), positions: &[u32]) -> Weight {
         if pair.0 == pair.1 {
             taken = text.next[at as usize];
         }
-        count += text.chunk(at).count;
+        count += text.weight(at);
     }
     count
 }

@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use hashbrown::HashSet;
 
 pub use self::adaptivocab::{AdaptivocabBuilder, AdaptivocabForm, NgramTokenizer};
-use self::fold::{Chunks, Weight};
+use self::fold::Tokens;
 use self::grow::{Grown, NewMerge};
 use self::prune::Removal;
+use crate::count::{ChunkCounter, ChunkCounts, Counting, Weight};
 use crate::model::{self, Hasher, Merge, Model, Segmentation};
 use crate::patch_map::{NewToken, RemovedToken};
 use crate::report::{BuildReport, Stop, TokenCount, TokenSaving};
@@ -31,8 +32,8 @@ use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
 /// The tokens of the base that the corpus uses least are removed, and their ids go to frequent
 /// sequences of the corpus, found by byte pair encoding that is allowed to cross spaces. The
 /// vocabulary size and all other ids stay as they are ([`Mode::Grow`] removes nothing and appends
-/// ids instead). The result depends only on the base, the
-/// corpus and the settings, not on the number of threads.
+/// ids instead). The result depends only on the base, the corpus and the settings, not on the
+/// number of threads.
 ///
 /// ```
 /// use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
@@ -54,6 +55,7 @@ pub struct VocabBuilder {
     guards: Guards,
     pinned: HashSet<u32, Hasher>,
     heldout: Option<Corpus>,
+    stop_on_stall: bool,
     general: Option<Corpus>,
 }
 
@@ -91,8 +93,8 @@ pub struct Built {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// Documents read so far.
-    Reading(u64),
+    /// The corpus is being read.
+    Reading(Counting),
     /// New tokens found so far, and how many are looked for. Starts again when the number is
     /// lowered.
     Merging(usize, usize),
@@ -122,6 +124,7 @@ impl VocabBuilder {
             },
             pinned: HashSet::default(),
             heldout: None,
+            stop_on_stall: false,
             general: None,
         }
     }
@@ -183,6 +186,22 @@ impl VocabBuilder {
         self
     }
 
+    /// The same on the held-out part of the counts, for
+    /// [`build_from_counts`](VocabBuilder::build_from_counts).
+    pub fn stop_on_stall(mut self, stop: bool) -> Self {
+        self.stop_on_stall = stop;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.base.model().splitter().is_chunked() || self.base.patch_map().is_some() {
+            return Err(Error::Build(
+                "the base is a patched tokenizer; start from the original one".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Builds the tokenizer.
     ///
     /// Memory: the distinct chunks of the corpus and about 20 bytes for each of their tokens.
@@ -199,56 +218,83 @@ impl VocabBuilder {
     /// # Errors
     /// As [`build`](VocabBuilder::build).
     pub fn build_with_progress(self, corpus: impl Borrow<Corpus>, mut progress: impl FnMut(Progress)) -> Result<Built> {
-        let corpus = corpus.borrow();
-        let base = self.base.model();
-        if base.splitter().is_chunked() || self.base.patch_map().is_some() {
-            return Err(Error::Build(
-                "the base is a patched tokenizer; start from the original one".into(),
-            ));
+        self.check()?;
+        let mut counter = ChunkCounter::new(&self.base).list_documents(self.guards.min_documents);
+        if let Some(heldout) = &self.heldout {
+            counter = counter.heldout(heldout.clone());
         }
-        let chunks = Chunks::read(
-            &self.base,
-            corpus,
-            self.heldout.as_ref(),
-            self.guards.min_documents,
-            |documents| progress(Progress::Reading(documents)),
-        )?;
+        let counts = counter.count(corpus.borrow(), |counting| progress(Progress::Reading(counting)))?;
+        let stop_on_stall = self.heldout.is_some();
+        self.stop_on_stall(stop_on_stall).build_from_counts(&counts, progress)
+    }
+
+    /// Builds the tokenizer from counts, telling `progress` how far it is.
+    ///
+    /// # Errors
+    /// [`Error::Build`] when the base is already patched, or when the counts list fewer documents
+    /// than the guard asks for.
+    pub fn build_from_counts(self, chunks: &ChunkCounts, mut progress: impl FnMut(Progress)) -> Result<Built> {
+        self.check()?;
+        if self.guards.min_documents > chunks.listed() {
+            return Err(Error::Build(format!(
+                "the counts list at most {} documents of a chunk; min_documents is {}",
+                chunks.listed(),
+                self.guards.min_documents
+            )));
+        }
+        let base = self.base.model();
+        let base_uses = Tokens::of(chunks, base).uses(chunks, base.vocab().len());
+        let base_tokens = total(&base_uses, chunks);
         let (kept, removed, grown) = match self.mode {
             Mode::Grow => {
                 let kept = without(base, &[])?;
-                let grown = self.grow(&kept, &[], &chunks, self.swaps, &mut progress)?;
+                let grown = self.grow(&kept, &[], chunks, self.swaps, &mut progress)?;
                 (kept, Vec::new(), grown)
             }
-            Mode::Swap => self.swap(&chunks, &mut progress)?,
+            Mode::Swap => self.swap(chunks, &base_uses, &mut progress)?,
         };
         progress(Progress::Counting);
         let patch = Patch::new(&kept, &removed, &grown.merges)?;
         let tokenizer = patch.tokenizer(&self.base, self.segmentation)?;
+        let uses = Tokens::of(chunks, tokenizer.model()).uses(chunks, tokenizer.vocab_size());
+        let patched_tokens = total(&uses, chunks);
+        let summary = chunks.summary();
+        let count = |tokens: u64| TokenCount {
+            documents: summary.heldout_documents,
+            bytes: summary.heldout_bytes,
+            tokens,
+        };
         let report = BuildReport {
-            documents: chunks.documents,
-            bytes: chunks.bytes,
-            distinct_chunks: chunks.list.len() as u64,
-            base_tokens: TokenCount::of(&self.base, corpus)?.tokens,
-            patched_tokens: TokenCount::of(&tokenizer, corpus)?.tokens,
+            documents: summary.documents,
+            bytes: summary.bytes,
+            distinct_chunks: summary.distinct_chunks,
+            base_tokens: base_tokens.train,
+            patched_tokens: patched_tokens.train,
+            heldout_base: count(base_tokens.heldout),
+            heldout_patched: count(patched_tokens.heldout),
             requested: self.swaps,
             swaps: patch.new.len(),
             restored: grown.merges.len() - patch.new.len(),
             stop: grown.stop,
-            tokens: savings(&tokenizer, &chunks),
+            tokens: savings(&tokenizer, &uses),
         };
         Ok(Built { tokenizer, report })
     }
 
     /// Removes as many tokens as new ones are found for: the base without them, what was removed,
     /// and the new merges.
-    fn swap(&self, chunks: &Chunks, progress: &mut impl FnMut(Progress)) -> Result<(Model, Vec<Removal>, Grown)> {
+    fn swap(
+        &self,
+        chunks: &ChunkCounts,
+        uses: &[Weight],
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<(Model, Vec<Removal>, Grown)> {
         let base = self.base.model();
-        let uses = chunks.uses(&chunks.encode(base), base.vocab().len());
         let general = match &self.general {
             None => Vec::new(),
             Some(text) => general_uses(&self.base, text)?,
         };
-        let mut removed = prune::removal_order(base, &uses, &general, &self.pinned, self.swaps);
+        let mut removed = prune::removal_order(base, uses, &general, &self.pinned, self.swaps);
         let mut stop = (removed.len() < self.swaps).then_some(Stop::NothingToRemove);
         // A removal is worth it only for a token that is added: when fewer are found, fewer are
         // removed.
@@ -268,16 +314,29 @@ impl VocabBuilder {
         &self,
         kept: &Model,
         removed: &[Removal],
-        chunks: &Chunks,
+        chunks: &ChunkCounts,
         limit: usize,
         progress: &mut impl FnMut(Progress),
     ) -> Result<Grown> {
         let mut losses: Vec<Weight> = removed.iter().map(|removal| removal.loss).collect();
         losses.resize(limit, Weight::default());
-        grow::grow(kept, removed, &losses, chunks, self.guards, |found| {
+        grow::grow(kept, removed, &losses, chunks, self.guards, self.stop_on_stall, |found| {
             progress(Progress::Merging(found, limit));
         })
     }
+}
+
+/// The tokens of the corpora, special tokens included.
+fn total(uses: &[Weight], chunks: &ChunkCounts) -> Weight {
+    let summary = chunks.summary();
+    let mut total = Weight {
+        train: summary.specials,
+        heldout: summary.heldout_specials,
+    };
+    for &uses in uses {
+        total += uses;
+    }
+    total
 }
 
 /// How often the base uses each token in a text.
@@ -398,8 +457,7 @@ impl Patch {
 }
 
 /// What each new token saves on the corpus.
-fn savings(tokenizer: &PatchTokenizer, chunks: &Chunks) -> Vec<TokenSaving> {
-    let uses = chunks.uses(&chunks.encode(tokenizer.model()), tokenizer.vocab_size());
+fn savings(tokenizer: &PatchTokenizer, uses: &[Weight]) -> Vec<TokenSaving> {
     let new = tokenizer.patch_map().into_iter().flat_map(PatchMap::new_tokens);
     let mut savings: Vec<_> = new
         .map(|new| {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use hashbrown::HashSet;
 
-use super::fold::Weight;
+use crate::count::Weight;
 use crate::model::{Hasher, Merge, Model};
 
 /// A token to remove.

@@ -115,10 +115,10 @@ fn a_removed_token_that_is_made_again_keeps_its_id() {
     let base = Model::new(tokens.chain(words).collect(), merges, Vec::new(), Splitter::Gpt2).unwrap();
     let base = PatchTokenizer::new(base, None).unwrap();
     let corpus = Corpus::from_texts(["abc abc abc abc"]);
-    let chunks = Chunks::read(&base, &corpus, None, 1, |_| {}).unwrap();
+    let chunks = ChunkCounter::new(&base).count(&corpus, |_| {}).unwrap();
     let removed = [258, 257].map(|id| Removal {
         id,
-        loss: fold::Weight::default(),
+        loss: Weight::default(),
     });
     let kept = without(base.model(), &removed).unwrap();
     let guards = Guards {
@@ -127,7 +127,7 @@ fn a_removed_token_that_is_made_again_keeps_its_id() {
         max_token_bytes: 48,
     };
     let losses = removed.map(|removal| removal.loss);
-    let grown = grow::grow(&kept, &removed, &losses, &chunks, guards, |_| {}).unwrap();
+    let grown = grow::grow(&kept, &removed, &losses, &chunks, guards, false, |_| {}).unwrap();
     // `abc` is the most frequent pair; ` abc` comes next and gets the id that is left.
     let patch = Patch::new(&kept, &removed, &grown.merges).unwrap();
     assert_eq!(patch.new, [258]);

@@ -1,8 +1,9 @@
 //! The program `build-vocab`.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::common::{DEMO, demo_path, documents};
 use patchtok::PatchTokenizer;
@@ -15,6 +16,36 @@ fn run(folder: &Path, args: &[&str]) -> Output {
         .args(args)
         .output()
         .unwrap()
+}
+
+/// [`run`] with `input` on standard input.
+fn run_with_input(folder: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_build-vocab"))
+        .current_dir(folder)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Runs the program, which is to succeed, and returns its output.
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -55,12 +86,10 @@ fn builds_and_reports() {
     let tokenizer = PatchTokenizer::load(folder.path().join("out")).unwrap();
     assert_eq!(tokenizer.patch_map().unwrap().new_tokens().len(), 100);
     // Nothing else was left behind.
-    let mut names: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["docs", "out", "tokenizer.json"]);
+    assert_eq!(names(folder.path()), ["docs", "out", "tokenizer.json"]);
+    // The command may be named.
+    let named = [&["build"][..], &BUILD[..7], &["named"]].concat();
+    assert_eq!(succeed(folder.path(), &named), report);
 }
 
 #[test]
@@ -125,10 +154,171 @@ fn failures_exit_1_and_name_the_file() {
         assert_eq!(text(&output.stdout), "");
     }
     fs::write(folder.path().join("docs/bad.txt"), [0xff]).unwrap();
-    let output = run(folder.path(), &BUILD);
+    let output = run(folder.path(), &[&BUILD[..], &["--strict"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("bad.txt"), "{}", text(&output.stderr));
     assert!(!folder.path().join("out").exists());
+    // Without --strict it is skipped, and said so.
+    let output = run(folder.path(), &[&BUILD[..], &["--json"]].concat());
+    assert!(output.status.success());
+    assert!(
+        text(&output.stderr).contains("1 records were skipped"),
+        "{}",
+        text(&output.stderr)
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["counts"]["rejected"]["not_utf8"], 1);
+}
+
+#[test]
+fn parts_give_what_the_whole_gives() {
+    let folder = folder();
+    let count = |shard: &str, out: &str| {
+        let base = ["count", "--base", "tokenizer.json", "--corpus", "docs"];
+        let rest = ["--shard", shard, "--out", out, "--json", "--memory", "64M"];
+        let summary: Value = serde_json::from_str(&succeed(folder.path(), &[&base[..], &rest].concat())).unwrap();
+        summary["documents"].as_u64().unwrap() + summary["heldout_documents"].as_u64().unwrap()
+    };
+    let documents = count("0/2", "a.parquet") + count("1/2", "b.parquet");
+    assert_eq!(
+        documents,
+        fs::read_dir(folder.path().join("docs")).unwrap().count() as u64
+    );
+    let base = ["--base", "tokenizer.json"];
+    let merge = [
+        &["merge"],
+        &base[..],
+        &["a.parquet", "b.parquet", "--out", "ab.parquet"],
+    ]
+    .concat();
+    let merged = succeed(folder.path(), &merge);
+    assert!(merged.contains("chunks"), "{merged}");
+    let select = |counts: &[&str], out: &str| {
+        let rest = ["--swaps", "100", "--json", "--out", out];
+        succeed(
+            folder.path(),
+            &[&["select"], &base[..], &["--counts"], counts, &rest].concat(),
+        )
+    };
+    let whole = succeed(folder.path(), &[&BUILD[..], &["--json"]].concat());
+    assert_eq!(select(&["ab.parquet"], "merged"), whole);
+    assert_eq!(select(&["b.parquet", "a.parquet"], "parts"), whole);
+    for name in ["tokenizer.json", "patch_map.json", "patch_tokenizer.bin"] {
+        let read = |out: &str| fs::read(folder.path().join(out).join(name)).unwrap();
+        assert!(read("out") == read("merged") && read("out") == read("parts"), "{name}");
+    }
+    // An existing file is replaced only by force.
+    let output = run(folder.path(), &merge);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--force"), "{}", text(&output.stderr));
+    succeed(folder.path(), &[&merge[..], &["--force"]].concat());
+}
+
+#[test]
+fn standard_input_is_a_corpus() {
+    let folder = folder();
+    let documents: Vec<_> = names(&folder.path().join("docs"))
+        .iter()
+        .map(|name| fs::read_to_string(folder.path().join("docs").join(name)).unwrap())
+        .collect();
+    let lines: String = documents
+        .iter()
+        .map(|document| format!("{}\n", serde_json::json!({ "body": document })))
+        .collect();
+    let packed = zstd::encode_all(lines.as_bytes(), 1).unwrap();
+    let args = ["--base", "tokenizer.json", "--corpus", "-", "--field", "body"];
+    let rest = ["--swaps", "100", "--out", "stdin"];
+    let output = run_with_input(folder.path(), &[&args[..], &rest].concat(), &packed);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), succeed(folder.path(), &BUILD));
+}
+
+#[test]
+fn a_tokenizer_can_be_looked_at() {
+    let folder = folder();
+    succeed(folder.path(), &BUILD);
+    let shown = succeed(folder.path(), &["inspect", "out"]);
+    assert!(shown.contains("8192 tokens, 1 special"), "{shown}");
+    assert!(shown.contains("100 new tokens, 100 removed"), "{shown}");
+    let json: Value = serde_json::from_str(&succeed(folder.path(), &["inspect", "out", "--json"])).unwrap();
+    assert_eq!(json["new"].as_array().unwrap().len(), 100);
+    let base = succeed(folder.path(), &["inspect", "tokenizer.json"]);
+    assert!(base.contains("a base tokenizer"), "{base}");
+
+    let sentence = "The default is to use the table's name.";
+    let json: Value = serde_json::from_str(&succeed(folder.path(), &["encode", "out", sentence, "--json"])).unwrap();
+    let tokenizer = PatchTokenizer::load(folder.path().join("out")).unwrap();
+    assert_eq!(json["ids"], serde_json::json!(tokenizer.encode(sentence)));
+    let tokens = json["tokens"].as_array().unwrap();
+    let together: String = tokens.iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!(together, sentence);
+    assert!(succeed(folder.path(), &["encode", "out", sentence]).contains(&format!("{} tokens", tokens.len())));
+    let ids = run_with_input(folder.path(), &["encode", "out", "--ids"], b"any \xff bytes\n").stdout;
+    let back = run_with_input(folder.path(), &["decode", "out"], &ids).stdout;
+    assert_eq!(back, b"any \xff bytes\n");
+    let output = run(folder.path(), &["decode", "out", "70000"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("70000"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn shells_can_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = succeed(folder.path(), &["completions", shell]);
+        assert!(script.contains("inspect") && script.contains("shard"), "{shell}");
+    }
+}
+
+/// Interrupted in the middle of its work, the program leaves nothing behind.
+#[cfg(unix)]
+#[test]
+fn an_interruption_leaves_nothing() {
+    let folder = folder();
+    let args = [
+        "--base",
+        "tokenizer.json",
+        "--corpus",
+        "-",
+        "--swaps",
+        "10",
+        "--out",
+        "out",
+        "--memory",
+        "1K",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_build-vocab"))
+        .current_dir(folder.path())
+        .args(args)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More than a batch, so that counts are in files; then it waits for more.
+    let mut input = child.stdin.take().unwrap();
+    let line = [&b"a line of text that is counted\n"[..]; 1000].concat();
+    for _ in 0..400 {
+        input.write_all(&line).unwrap();
+    }
+    while !names(folder.path())
+        .iter()
+        .any(|name| name.starts_with(".build-vocab-"))
+    {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("nothing was written"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(names(folder.path()), ["docs", "tokenizer.json"]);
 }
 
 #[test]
@@ -138,10 +328,18 @@ fn wrong_usage_exits_2_and_help_shows_an_example() {
         &["--swaps", "10"][..],
         &["--base"],
         &["--base", "x", "--corpus", "y", "--out", "z", "--swaps", "many"],
+        &[],
+        &["select", "--base", "x"],
+        &["count", "--base", "x", "--corpus", "y", "--out", "z", "--shard", "2/2"],
+        &["count", "--base", "x", "--corpus", "y", "--out", "z", "--memory", "2X"],
+        &["--swaps", "10", "inspect", "x"],
     ] {
         assert_eq!(run(folder.path(), args).status.code(), Some(2), "{args:?}");
     }
     let output = run(folder.path(), &["--help"]);
     assert!(output.status.success());
-    assert!(text(&output.stdout).contains("build-vocab --base gpt2/tokenizer.json"));
+    let help = text(&output.stdout);
+    for part in ["build-vocab --base gpt2/tokenizer.json", "merge", "Exit status: 0 done"] {
+        assert!(help.contains(part), "{help}");
+    }
 }

@@ -1,8 +1,11 @@
 //! Tokenizers and texts that the tests share.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use patchtok::{Built, Corpus, PatchTokenizer, VocabBuilder};
 
 fn root() -> PathBuf {
@@ -140,4 +143,93 @@ impl Random {
         }
         text
     }
+}
+
+/// A tokenizer of the 256 bytes and `<|endoftext|>`.
+pub(crate) fn bytes_only() -> PatchTokenizer {
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(demo_path()).unwrap()).unwrap();
+    let vocab = json["model"]["vocab"].as_object().unwrap();
+    // Byte tokens are the ones of one character.
+    let bytes: serde_json::Map<String, serde_json::Value> = vocab
+        .keys()
+        .filter(|token| token.chars().count() == 1)
+        .zip(0..)
+        .map(|(token, id)| (token.clone(), id.into()))
+        .collect();
+    json["added_tokens"][0]["id"] = bytes.len().into();
+    json["model"]["vocab"] = bytes.into();
+    json["model"]["merges"] = serde_json::json!([]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    PatchTokenizer::from_file(&path).unwrap()
+}
+
+/// Writes a Parquet file with one column of optional strings.
+pub(crate) fn write_parquet(path: &std::path::Path, column: &str, rows: &[Option<&[u8]>]) {
+    let schema = format!("message m {{ optional int64 id; optional binary {column} (STRING); }}");
+    let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
+    let texts: Vec<ByteArray> = rows.iter().flatten().map(|row| row.to_vec().into()).collect();
+    let ids: Vec<i64> = (0..rows.len() as i64).collect();
+    let mut file = new_parquet(path, &schema);
+    for (levels, texts, ids) in [(&levels, &texts, &ids), (&levels, &texts, &ids)] {
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let all = vec![1; ids.len()];
+        column.typed::<Int64Type>().write_batch(ids, Some(&all), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(texts, Some(levels), None)
+            .unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    file.close().unwrap();
+}
+
+/// Writes counts as Spark would: every column nullable, every list with its own names, no metadata.
+pub(crate) fn write_counts(path: &std::path::Path, rows: &[(&str, i64)]) {
+    let schema = "message spark_schema {
+        optional binary chunk (STRING);
+        optional int64 count;
+        optional int64 heldout;
+        optional group documents (LIST) { repeated group list { optional int64 element; } }
+    }";
+    let mut file = new_parquet(path, schema);
+    let mut group = file.next_row_group().unwrap();
+    let there = vec![1; rows.len()];
+    let mut column = group.next_column().unwrap().unwrap();
+    let chunks: Vec<ByteArray> = rows.iter().map(|row| row.0.into()).collect();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&chunks, Some(&there), None)
+        .unwrap();
+    column.close().unwrap();
+    for values in [rows.iter().map(|row| row.1).collect::<Vec<_>>(), vec![0; rows.len()]] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<Int64Type>()
+            .write_batch(&values, Some(&there), None)
+            .unwrap();
+        column.close().unwrap();
+    }
+    // Two documents a row.
+    let documents: Vec<i64> = (0..2 * rows.len() as i64).collect();
+    let definitions = vec![3; documents.len()];
+    let repetitions: Vec<i16> = documents.iter().map(|document| (document % 2) as i16).collect();
+    let mut column = group.next_column().unwrap().unwrap();
+    let typed = column.typed::<Int64Type>();
+    typed
+        .write_batch(&documents, Some(&definitions), Some(&repetitions))
+        .unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+}
+
+fn new_parquet(path: &std::path::Path, schema: &str) -> SerializedFileWriter<std::fs::File> {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    SerializedFileWriter::new(std::fs::File::create(path).unwrap(), schema, Arc::default()).unwrap()
 }

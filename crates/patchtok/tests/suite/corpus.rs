@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use crate::common::write_parquet;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use patchtok::{Corpus, Error};
@@ -40,10 +41,15 @@ fn a_folder_is_read_in_the_order_of_names() {
     .unwrap();
     write_gz(&path("d.TXT.gz"), b"five");
     write_gz(&path("e.jsonl.gz"), b"{\"text\": \"six\"}\r\n");
+    fs::write(path("f.txt.zst"), zstd::encode_all(&b"seven"[..], 1).unwrap()).unwrap();
+    write_parquet(&path("g.parquet"), "text", &[Some(b"eight"), Some(b"")]);
     fs::write(path("picture.png"), [0xff, 0xd8]).unwrap();
     let corpus = Corpus::open(folder.path()).unwrap();
-    assert_eq!(read(&corpus), ["zero", "one", "two", "three", "four", "five", "six"]);
-    assert_eq!(read(&corpus).len(), 7, "a corpus can be read again");
+    let expected = [
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "eight",
+    ];
+    assert_eq!(read(&corpus), expected);
+    assert_eq!(read(&corpus), expected, "a corpus can be read again");
     let corpus = Corpus::open_all([path("b/2.md"), path("a.txt")]).unwrap();
     assert_eq!(read(&corpus), ["two", "zero"]);
 }
@@ -93,6 +99,86 @@ fn errors_name_the_place() {
     fs::write(path("cut.txt.gz"), b"\x1f\x8b\x08").unwrap();
     let error = first_error(&Corpus::open(path("cut.txt.gz")).unwrap());
     assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_column_of_a_parquet_file_is_read_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    let rows: Vec<String> = (0..500).map(|i| format!("row {i}")).collect();
+    let rows: Vec<Option<&[u8]>> = rows.iter().map(|row| Some(row.as_bytes())).collect();
+    write_parquet(&path, "body", &rows);
+    let corpus = Corpus::open(&path).unwrap().text_field("body");
+    let read = read(&corpus);
+    assert_eq!(
+        (read.len(), read[7].as_str(), read[999].as_str()),
+        (1000, "row 7", "row 499")
+    );
+    for (name, message) in [("text", "no column \"text\", only id, body"), ("id", "is INT64")] {
+        let error = first_error(&Corpus::open(&path).unwrap().text_field(name));
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    write_parquet(&path, "text", &[Some(b"good"), None, Some(b"\xff"), Some(b"good")]);
+    let error = first_error(&Corpus::open(&path).unwrap());
+    assert!(matches!(error, Error::BadLine { line: 2, .. }), "{error}");
+    let corpus = Corpus::open(&path).unwrap().skip_bad(true);
+    let mut documents = corpus.documents();
+    assert!(documents.by_ref().all(|document| document.unwrap() == "good"));
+    assert_eq!((documents.rejected().no_text, documents.rejected().not_utf8), (2, 2));
+}
+
+#[test]
+fn patterns_are_matched_unless_a_file_is_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (name, text) in [("b1.txt", "1"), ("b2.txt", "2"), ("c.txt", "c")] {
+        fs::write(path(name), text).unwrap();
+    }
+    assert_eq!(read(&Corpus::open(path("b*.txt")).unwrap()), ["1", "2"]);
+    assert_eq!(read(&Corpus::open(path("[bc]?.txt")).unwrap()), ["1", "2"]);
+    fs::write(path("[bc]?.txt"), "itself").unwrap();
+    assert_eq!(read(&Corpus::open(path("[bc]?.txt")).unwrap()), ["itself"]);
+    let error = Corpus::open(path("d*")).unwrap_err();
+    assert!(error.to_string().contains("no file matches"), "{error}");
+}
+
+#[test]
+fn a_long_text_is_cut_at_line_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.txt");
+    let lines: String = (0..200_000).map(|i| format!("line number {i}\n")).collect();
+    fs::write(&path, &lines).unwrap();
+    let documents = read(&Corpus::open(&path).unwrap());
+    assert_eq!(documents.concat(), lines);
+    assert_eq!(documents.len(), lines.len().div_ceil((1 << 20) + 20));
+    assert!(documents.iter().all(|document| document.ends_with('\n')));
+    // Without line ends, at the end of a character.
+    let text = "é".repeat(3 << 20);
+    fs::write(&path, &text).unwrap();
+    let documents = read(&Corpus::open(&path).unwrap());
+    assert_eq!(documents.concat(), text);
+    assert!(documents.len() >= 2, "{}", documents.len());
+}
+
+#[test]
+fn shards_are_disjoint_and_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let lines: String = (0..50).map(|i| format!("{{\"text\": \"line {i}\"}}\n")).collect();
+    fs::write(path("a.jsonl"), lines).unwrap();
+    for i in 0..5 {
+        fs::write(path(&format!("b{i}.txt")), format!("file {i}")).unwrap();
+    }
+    write_parquet(&path("c.parquet"), "text", &[Some(b"row 0"), Some(b"row 1")]);
+    let open = || Corpus::open(folder.path()).unwrap();
+    let mut all = read(&open());
+    let parts: Vec<_> = (0..4).map(|i| read(&open().shard(i, 4).unwrap())).collect();
+    assert!(parts.iter().all(|part| part.len() > 10), "{parts:?}");
+    let mut together = parts.concat();
+    all.sort();
+    together.sort();
+    assert_eq!(all, together);
+    assert!(open().shard(4, 4).is_err());
 }
 
 #[test]

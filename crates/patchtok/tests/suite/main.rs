@@ -4,6 +4,7 @@ mod bases;
 mod cli;
 mod common;
 mod corpus;
+mod counts;
 mod files;
 mod hugging_face;
 mod modes;

@@ -1,0 +1,278 @@
+//! What can be said on the command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use patchtok::VocabBuilder;
+
+const EXAMPLES: &str = "\
+Examples:
+  A vocabulary in one step; without a command, build is meant:
+    build-vocab --base gpt2/tokenizer.json --corpus docs/ notes.jsonl.gz --swaps 10000 --out adapted/
+
+  From other places: a pattern, a column of Parquet files, standard input, at most 4 GB of memory:
+    build-vocab --base gpt2/ --corpus 'dump/*.jsonl.zst' --field body --swaps 10000 --out adapted/
+    build-vocab --base gpt2/ --corpus part-*.parquet --field content --swaps 10000 --out adapted/ --memory 4G
+    zcat dump.sql.gz | build-vocab --base gpt2/ --corpus - --swaps 10000 --out adapted/
+
+  In parts, on several machines:
+    build-vocab count --base gpt2/ --corpus dump/ --shard 0/8 --out counts-0.parquet   # and 1/8 ... 7/8
+    build-vocab merge --base gpt2/ counts-*.parquet --out counts.parquet
+    build-vocab select --base gpt2/ --counts counts.parquet --swaps 10000 --out adapted/
+
+  A look at the result:
+    build-vocab inspect adapted/
+    echo 'SELECT * FROM pg_stat_activity' | build-vocab encode adapted/
+
+The folder then holds tokenizer.json (for Hugging Face tokenizers), patch_map.json (for the transfer
+of embeddings) and patch_tokenizer.bin. Results go to standard output, progress and warnings to
+standard error.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// Adapts the vocabulary of a byte-level BPE tokenizer to a corpus: tokens that the corpus hardly
+/// uses are swapped for its frequent phrases. The vocabulary size and all other ids stay as they
+/// are.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) build: Option<Build>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Builds a tokenizer from a corpus (the default)
+    Build(Build),
+    /// Counts a corpus, or a part of it, into a file
+    Count(Count),
+    /// Adds the files of several counts together
+    Merge(Merge),
+    /// Builds a tokenizer from counts
+    Select(Select),
+    /// Shows what a tokenizer folder holds
+    Inspect(Inspect),
+    /// Prints the tokens of a text
+    Encode(Encode),
+    /// Prints the text of token ids
+    Decode(Decode),
+    /// Prints a script that completes these commands in a shell
+    Completions {
+        /// Shell to complete in
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) base: Base,
+    #[command(flatten)]
+    pub(crate) corpus: Corpus,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+    #[command(flatten)]
+    pub(crate) out: OutFolder,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Count {
+    #[command(flatten)]
+    pub(crate) base: Base,
+    #[command(flatten)]
+    pub(crate) corpus: Corpus,
+    /// Count part I of N only, I from 0: each record belongs to one part
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub(crate) shard: Option<(u64, u64)>,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+    #[command(flatten)]
+    pub(crate) out: OutFile,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Merge {
+    #[command(flatten)]
+    pub(crate) base: Base,
+    /// Files that count or merge wrote, or a query over such files, sorted by chunk
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) counts: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) out: OutFile,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Select {
+    #[command(flatten)]
+    pub(crate) base: Base,
+    /// Files of counts; several are added together
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) counts: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+    #[command(flatten)]
+    pub(crate) out: OutFolder,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// Folder of a tokenizer, or a tokenizer.json
+    pub(crate) tokenizer: PathBuf,
+    /// New tokens to show
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) top: usize,
+    /// Print JSON, with all new tokens
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Encode {
+    /// Folder of a tokenizer, or a tokenizer.json
+    pub(crate) tokenizer: PathBuf,
+    /// Text [default: standard input]
+    pub(crate) text: Option<String>,
+    /// Print the ids only, in one line
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) ids: bool,
+    /// Print JSON: ids and the text of each token
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Decode {
+    /// Folder of a tokenizer, or a tokenizer.json
+    pub(crate) tokenizer: PathBuf,
+    /// Token ids [default: numbers on standard input]
+    pub(crate) ids: Vec<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Base {
+    /// tokenizer.json to start from, or the folder that holds it
+    #[arg(long = "base", value_name = "FILE|DIR")]
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Corpus {
+    /// Text: files (.txt, .md, ..., .jsonl, also .gz or .zst; .parquet), folders, patterns, or - for
+    /// standard input
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Text to measure on [default: a tenth of the corpus, chosen by hash, which is then not learnt
+    /// from]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) heldout: Vec<PathBuf>,
+    /// Field of JSON lines, and column of Parquet files, that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) field: String,
+    /// Fail at the first record that is not UTF-8, not JSON, or without text, instead of skipping
+    /// and counting it
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Settings {
+    /// Number of tokens to swap
+    #[arg(long, value_name = "N")]
+    pub(crate) swaps: usize,
+    /// Documents that a new token must occur in
+    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MIN_DOCUMENTS)]
+    pub(crate) min_df: usize,
+    /// Occurrences that a new token must have
+    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MIN_COUNT)]
+    pub(crate) min_count: u64,
+    /// Longest new token in bytes
+    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MAX_TOKEN_BYTES)]
+    pub(crate) max_token_bytes: usize,
+    /// Stop when 100 swaps in a row save nothing on the held-out text
+    #[arg(long)]
+    pub(crate) stop_when_stalled: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Memory {
+    /// Memory to use, about: 2G, 512M; counts that do not fit go to files, and if the distinct
+    /// chunks are too many, a sample of them is used and its error reported [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutFolder {
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Print the report as JSON, with all new tokens
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Replace the tokenizer in an existing folder
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutFile {
+    /// File to write, .parquet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Print what was counted as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Prints the completion script of a shell.
+pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "build-vocab", &mut script);
+    Ok(std::io::stdout().lock().write_all(&script)?)
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let parts = text
+        .split_once('/')
+        .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match parts {
+        Some((index, count)) if index < count => Ok((index, count)),
+        Some((_, count)) => Err(format!(
+            "of {count} shards there are 0/{count} to {}/{count}",
+            count.max(1) - 1
+        )),
+        None => Err("write it as I/N, for example 0/8".into()),
+    }
+}
+
+/// A number of bytes: `512M`, `2G`, `2.5GiB`, `1000000`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("{other:?} is no unit; use K, M or G")),
+    };
+    match digits.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * unit) as u64),
+        _ => Err(format!("{digits:?} is no number of bytes")),
+    }
+}

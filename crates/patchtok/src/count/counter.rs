@@ -1,0 +1,340 @@
+//! Counting the chunks of a corpus on all threads.
+
+use std::hash::BuildHasher;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::load::Loader;
+use super::{ChunkCounts, CountSummary, LISTED_DOCUMENTS, Specials, Table, Weight, write_merged, write_tables};
+use crate::corpus::{Record, Records, Rejected};
+use crate::model::Hasher;
+use crate::special::Segment;
+use crate::{Corpus, Error, PatchTokenizer, Result};
+
+/// Tables, each with the chunks of some hashes, so that all threads can add at a time.
+const TABLES: usize = 16;
+
+/// Records and bytes that are counted at a time, while the next ones are read.
+const BATCH_RECORDS: usize = 1 << 14;
+const BATCH_BYTES: usize = 1 << 23;
+
+/// Counts the chunks of a corpus.
+///
+/// The corpus is read once, as a stream. With a limit on [`memory`](ChunkCounter::memory), counts
+/// that do not fit are written to files and added together in the end.
+#[derive(Clone, Debug)]
+pub struct ChunkCounter<'b> {
+    base: &'b PatchTokenizer,
+    listed: usize,
+    heldout: HeldOut,
+    memory: Option<(u64, PathBuf)>,
+}
+
+/// Which documents are held out.
+#[derive(Clone, Debug)]
+enum HeldOut {
+    None,
+    Tenth,
+    Corpus(Box<Corpus>),
+}
+
+/// How far the counting is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counting {
+    /// Documents read, held-out ones included.
+    pub documents: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Bytes read from files.
+    pub file_bytes: u64,
+    /// Length of all files, when all sources are files.
+    pub all_file_bytes: Option<u64>,
+}
+
+impl<'b> ChunkCounter<'b> {
+    /// A counter of chunks as tokenizers patched from `base` cut them, around the special tokens of
+    /// `base`. Nothing is held out.
+    pub fn new(base: &'b PatchTokenizer) -> Self {
+        ChunkCounter {
+            base,
+            listed: LISTED_DOCUMENTS,
+            heldout: HeldOut::None,
+            memory: None,
+        }
+    }
+
+    /// Lists at least so many documents of each chunk, which is what
+    /// [`VocabBuilder::min_documents`](crate::VocabBuilder::min_documents) may then ask for. By
+    /// default, and in files always, 8.
+    pub fn list_documents(mut self, documents: usize) -> Self {
+        self.listed = documents.max(LISTED_DOCUMENTS);
+        self
+    }
+
+    /// Holds out the tenth of the documents that [`Corpus::split`] would.
+    pub fn hold_out_tenth(mut self) -> Self {
+        self.heldout = HeldOut::Tenth;
+        self
+    }
+
+    /// Counts another corpus as the held-out one.
+    pub fn heldout(mut self, corpus: Corpus) -> Self {
+        self.heldout = HeldOut::Corpus(Box::new(corpus));
+        self
+    }
+
+    /// Bounds the memory to about `bytes`; what does not fit is kept in files in `folder`, which
+    /// the caller makes and removes. When the distinct chunks are too many to build a vocabulary
+    /// from in this memory, [`count`](ChunkCounter::count) gives a sample of them.
+    pub fn memory(mut self, bytes: u64, folder: impl Into<PathBuf>) -> Self {
+        self.memory = Some((bytes, folder.into()));
+        self
+    }
+
+    /// Counts `corpus`, telling `progress` how far it is.
+    ///
+    /// # Errors
+    /// Those of [`Corpus::documents`]; [`Error::EmptyCorpus`] when there is no document to learn
+    /// from; [`Error::Io`] and [`Error::Parquet`] when counts cannot be kept in files.
+    pub fn count(&self, corpus: &Corpus, mut progress: impl FnMut(Counting)) -> Result<ChunkCounts> {
+        let mut run = self.run(corpus, &mut progress)?;
+        let budget = self.memory.as_ref().map(|(bytes, _)| *bytes);
+        let loader = Loader {
+            specials: Specials::of(self.base),
+            listed: self.listed,
+            budget,
+        };
+        let rejected = std::mem::take(&mut run.rejected);
+        let mut counts = if run.files.is_empty() && loader.fits(&run.tables) {
+            loader.tables(std::mem::take(&mut run.tables), run.documents)?
+        } else {
+            run.spill()?;
+            loader.files(&run.files)?
+        };
+        counts.summary.rejected = rejected;
+        if counts.summary.documents == 0 {
+            let first = counts.summary.rejected.first.as_deref();
+            return Err(Error::EmptyCorpus(match first {
+                Some(first) => format!("no record is a document; the first one: {first}"),
+                None => "it is empty, or its few documents were all held out".into(),
+            }));
+        }
+        Ok(counts)
+    }
+
+    /// Counts `corpus` into a counts file, which `docs/counts.md` describes. A shard may be empty.
+    ///
+    /// # Errors
+    /// As [`count`](ChunkCounter::count).
+    pub fn count_to_file(
+        &self,
+        corpus: &Corpus,
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(Counting),
+    ) -> Result<CountSummary> {
+        let path = path.as_ref();
+        let mut run = self.run(corpus, &mut progress)?;
+        let mut summary = if run.files.is_empty() {
+            write_tables(&run.tables, run.documents, &Specials::of(self.base), path)?
+        } else {
+            run.spill()?;
+            write_merged(&Specials::of(self.base), &run.files, self.listed, path)?
+        };
+        summary.rejected = run.rejected;
+        Ok(summary)
+    }
+
+    fn run(&self, corpus: &Corpus, progress: &mut dyn FnMut(Counting)) -> Result<Run<'_>> {
+        let mut run = Run {
+            counter: self,
+            tables: (0..TABLES).map(|_| Table::default()).collect(),
+            documents: Weight::default(),
+            files: Vec::new(),
+            rejected: Rejected::default(),
+            counting: Counting::default(),
+        };
+        let other = match &self.heldout {
+            HeldOut::Corpus(other) => Some(other.as_ref()),
+            _ => None,
+        };
+        run.counting.all_file_bytes = [Some(corpus), other]
+            .into_iter()
+            .flatten()
+            .map(Corpus::file_bytes)
+            .sum();
+        run.read(corpus, self.heldout.part(), progress)?;
+        if let Some(other) = other {
+            run.read(other, Part::HeldOut, progress)?;
+        }
+        Ok(run)
+    }
+}
+
+/// The part that a document belongs to.
+#[derive(Clone, Copy)]
+enum Part {
+    Train,
+    HeldOut,
+    /// The checksum decides.
+    Either,
+}
+
+impl HeldOut {
+    /// The part that the documents of the corpus belong to.
+    fn part(&self) -> Part {
+        match self {
+            HeldOut::Tenth => Part::Either,
+            HeldOut::None | HeldOut::Corpus(_) => Part::Train,
+        }
+    }
+}
+
+/// Counts so far.
+struct Run<'c> {
+    counter: &'c ChunkCounter<'c>,
+    tables: Vec<Table>,
+    documents: Weight,
+    /// Counts that did not fit into memory.
+    files: Vec<PathBuf>,
+    rejected: Rejected,
+    counting: Counting,
+}
+
+/// A document that is cut into chunks.
+struct Cut {
+    /// The chunks one after another: the text, normalized if the base does that.
+    text: String,
+    /// `None` when it is held out.
+    document: Option<i64>,
+    /// Hash, start and length of each.
+    chunks: Vec<(u64, u32, u32)>,
+}
+
+impl Cut {
+    /// Appends a chunk, or a special token.
+    fn push(&mut self, chunk: &str) {
+        let place = (hash(chunk.as_bytes()), self.text.len() as u32, chunk.len() as u32);
+        self.chunks.push(place);
+        self.text.push_str(chunk);
+    }
+}
+
+impl Run<'_> {
+    fn read(&mut self, corpus: &Corpus, part: Part, progress: &mut dyn FnMut(Counting)) -> Result<()> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let before = self.counting.file_bytes;
+        let mut records = Records::new(corpus, taken.clone());
+        let mut batch = next_batch(&mut records)?;
+        while !batch.is_empty() {
+            let (next, counted) = rayon::join(|| next_batch(&mut records), || self.add(corpus, part, batch));
+            counted?;
+            self.counting.file_bytes = before + taken.load(Ordering::Relaxed);
+            progress(self.counting);
+            batch = next?;
+        }
+        Ok(())
+    }
+
+    /// Counts a batch of records.
+    fn add(&mut self, corpus: &Corpus, part: Part, batch: Vec<Record>) -> Result<()> {
+        let counter = self.counter;
+        let cut: Vec<(Option<Cut>, Rejected)> = batch
+            .into_par_iter()
+            .map(|record| counter.cut(corpus, part, record))
+            .collect::<Result<_>>()?;
+        self.tables.par_iter_mut().enumerate().for_each(|(number, table)| {
+            for document in cut.iter().filter_map(|(cut, _)| cut.as_ref()) {
+                for &(hash, start, length) in &document.chunks {
+                    // The last bits find the place in a table.
+                    if (hash >> 32) as usize % TABLES == number {
+                        let chunk = &document.text.as_bytes()[start as usize..][..length as usize];
+                        table.add(hash, chunk, document.document, counter.listed);
+                    }
+                }
+            }
+        });
+        for (document, rejected) in &cut {
+            self.rejected += rejected;
+            let Some(document) = document else { continue };
+            match document.document {
+                Some(_) => self.documents.train += 1,
+                None => self.documents.heldout += 1,
+            }
+            self.counting.documents += 1;
+            self.counting.bytes += document.text.len() as u64;
+        }
+        if let Some((memory, _)) = &counter.memory {
+            // Sorting and writing take as much again as half of the tables.
+            let taken: usize = self.tables.iter().map(Table::memory).sum();
+            if taken as u64 > memory / 2 {
+                self.spill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the tables to a file.
+    fn spill(&mut self) -> Result<()> {
+        let Some((_, folder)) = &self.counter.memory else {
+            return Ok(());
+        };
+        let path = folder.join(format!("counts-{}.parquet", self.files.len()));
+        write_tables(&self.tables, self.documents, &Specials::of(self.counter.base), &path)?;
+        self.files.push(path);
+        self.tables.fill_with(Table::default);
+        self.documents = Weight::default();
+        Ok(())
+    }
+}
+
+impl ChunkCounter<'_> {
+    /// Cuts the document that a record is.
+    fn cut(&self, corpus: &Corpus, part: Part, record: Record) -> Result<(Option<Cut>, Rejected)> {
+        let place = record.place_checksum(corpus);
+        let mut rejected = Rejected::default();
+        let Some(document) = corpus.document(record, &mut rejected)? else {
+            return Ok((None, rejected));
+        };
+        let held_out = match part {
+            Part::Train => false,
+            Part::HeldOut => true,
+            Part::Either => corpus.would_hold_out(document.checksum),
+        };
+        let text = document.text;
+        let id = (u64::from(place) << 32 | u64::from(document.checksum)) >> 1;
+        let mut cut = Cut {
+            text: String::with_capacity(text.len()),
+            document: (!held_out).then_some(id as i64),
+            chunks: Vec::with_capacity(text.len() / 32),
+        };
+        let base = self.base.model();
+        let splitter = base.splitter().chunked().unwrap_or(base.splitter());
+        self.base.specials().for_each(&text, |segment| match segment {
+            Segment::Text(text) => splitter.for_each(text, |chunk| cut.push(chunk)),
+            Segment::Special(id) => {
+                let special = base.specials().iter().find(|special| special.id == id);
+                special.into_iter().for_each(|special| cut.push(&special.content));
+            }
+        });
+        Ok((Some(cut), rejected))
+    }
+}
+
+fn next_batch(records: &mut Records<'_>) -> Result<Vec<Record>> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+        let Some(record) = records.next()? else { break };
+        bytes += record.len();
+        batch.push(record);
+    }
+    Ok(batch)
+}
+
+fn hash(chunk: &[u8]) -> u64 {
+    Hasher::with_seed(0).hash_one(chunk)
+}

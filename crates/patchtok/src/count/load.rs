@@ -1,0 +1,191 @@
+//! Counts into memory, as many as may be.
+
+use std::path::Path;
+
+use super::merge::Merge;
+use super::{ChunkCounts, CountSummary, LISTED_DOCUMENTS, Row, Specials, Table, Weight};
+use crate::{Error, PatchTokenizer, Result};
+
+/// Larger counts are not true; smaller ones overflow in no sum.
+const MAX_BYTES: u64 = 1 << 60;
+
+/// Memory of a build without any chunk, of each distinct chunk, and of each of its bytes: measured,
+/// see docs/optimizations.md.
+const BASE_MEMORY: u64 = 200 << 20;
+const CHUNK_MEMORY: u64 = 100;
+const BYTE_MEMORY: u64 = 8;
+
+/// How chunks were sampled.
+///
+/// A chunk that occurs c times is kept if c ≥ k, and otherwise with probability c / k, and then
+/// counts as k times. So every count that is a sum over chunks is estimated without bias.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Sampling {
+    /// The number k.
+    pub k: u64,
+    /// Distinct chunks that were kept.
+    pub kept_chunks: u64,
+    /// Relative standard error of the size of the corpus when it is estimated from the sample, in
+    /// percent: the square root of the sum of length² · c · (k - c) over all chunks with c < k,
+    /// over the size. The estimate of a phrase in n different chunks that occur once has a relative
+    /// standard error of √((k - 1) / n).
+    pub size_error_percent: f64,
+}
+
+impl ChunkCounts {
+    /// Reads counts files, adding them together. With a limit on `memory` (bytes), a sample of the
+    /// chunks from which a vocabulary can be built in it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Parquet`]; [`Error::EmptyCorpus`] when they have counted no
+    /// document.
+    pub fn load<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P], memory: Option<u64>) -> Result<Self> {
+        let loader = Loader {
+            specials: Specials::of(base),
+            listed: LISTED_DOCUMENTS,
+            budget: memory,
+        };
+        let counts = loader.files(files)?;
+        if counts.summary.documents == 0 {
+            return Err(Error::EmptyCorpus("the counts are of no document".into()));
+        }
+        Ok(counts)
+    }
+}
+
+/// Makes [`ChunkCounts`].
+pub(super) struct Loader {
+    pub(super) specials: Specials,
+    pub(super) listed: usize,
+    /// Memory in which a vocabulary is to be built, in bytes.
+    pub(super) budget: Option<u64>,
+}
+
+impl Loader {
+    /// Memory for chunks.
+    fn room(&self) -> u64 {
+        self.budget
+            .map_or(u64::MAX, |budget| budget.saturating_sub(BASE_MEMORY))
+    }
+
+    /// Whether a vocabulary can be built from all chunks of `tables`.
+    pub(super) fn fits(&self, tables: &[Table]) -> bool {
+        let memory = |table: &Table| memory_of(table.len() as u64, table.text_bytes() as u64);
+        tables.iter().map(memory).sum::<u64>() <= self.room()
+    }
+
+    /// The counts of `tables`, each of which is dropped when it was read.
+    pub(super) fn tables(&self, tables: Vec<Table>, documents: Weight) -> Result<ChunkCounts> {
+        let mut counts = self.empty();
+        counts.summary.documents = documents.train;
+        counts.summary.heldout_documents = documents.heldout;
+        for table in tables {
+            for at in 0..table.len() as u32 {
+                self.add(&mut counts, table.row(at), 1)?;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The counts in `files`, or a sample of them.
+    pub(super) fn files<P: AsRef<Path>>(&self, files: &[P]) -> Result<ChunkCounts> {
+        let k = if self.budget.is_some() {
+            self.choose_k(files)?
+        } else {
+            1
+        };
+        let mut counts = self.empty();
+        let mut variance = 0.0;
+        let mut merge = Merge::open(files, self.listed)?;
+        while let Some(row) = merge.next()? {
+            variance += self.add(&mut counts, row, k)?;
+        }
+        if k > 1 {
+            counts.sampling = Some(Sampling {
+                k,
+                kept_chunks: counts.len() as u64,
+                size_error_percent: 100.0 * variance.sqrt() / (counts.summary.bytes as f64).max(1.0),
+            });
+        }
+        Ok(counts)
+    }
+
+    fn empty(&self) -> ChunkCounts {
+        ChunkCounts {
+            listed: self.listed,
+            ..ChunkCounts::default()
+        }
+    }
+
+    /// Adds a row, sampled with `k`, to the counts, and to the summary. Returns what it adds to the
+    /// variance of the size.
+    fn add(&self, counts: &mut ChunkCounts, row: Row<'_>, k: u64) -> Result<f64> {
+        let special = self.specials.contains(row.chunk);
+        counts.summary.add(row, special);
+        let CountSummary {
+            bytes, heldout_bytes, ..
+        } = counts.summary;
+        if bytes.max(heldout_bytes) > MAX_BYTES {
+            return Err(Error::Build(format!(
+                "the counts add up to more than {MAX_BYTES} bytes of text; a counts file is damaged"
+            )));
+        }
+        if row.chunk.is_empty() || special {
+            return Ok(0.0);
+        }
+        let count = sampled(row, k);
+        if count != Weight::default() {
+            let text = std::str::from_utf8(row.chunk).map_err(|_| Error::Build("a chunk is not UTF-8".into()))?;
+            counts.push(text, Row { count, ..row });
+        }
+        let (length, count) = (row.chunk.len() as f64, row.count.train);
+        Ok(length * length * (count * k.saturating_sub(count)) as f64)
+    }
+
+    /// The smallest power of two with which the sample fits.
+    fn choose_k<P: AsRef<Path>>(&self, files: &[P]) -> Result<u64> {
+        // Memory of the chunks that are kept up to k = 2^i and no further.
+        let mut memory = [0u64; 64];
+        let mut merge = Merge::open(files, self.listed)?;
+        while let Some(row) = merge.next()? {
+            let count = row.count.train.max(row.count.heldout).max(1);
+            let k = greatest_k(count, crc32fast::hash(row.chunk));
+            memory[k.ilog2() as usize] += memory_of(1, row.chunk.len() as u64);
+        }
+        let mut left: u64 = memory.iter().sum();
+        let mut k = 0;
+        while left > self.room() && k < 63 {
+            left -= memory[k];
+            k += 1;
+        }
+        Ok(1 << k)
+    }
+}
+
+/// The counts of a row in the sample, 0 when it is not kept. Its checksum takes the place of chance,
+/// so that the sample depends on nothing else.
+fn sampled(row: Row<'_>, k: u64) -> Weight {
+    let checksum = crc32fast::hash(row.chunk);
+    let sampled = |count: u64| {
+        let kept = greatest_k(count, checksum) >= k;
+        if kept { count.max(k) } else { 0 }
+    };
+    if k == 1 {
+        return row.count;
+    }
+    Weight {
+        train: sampled(row.count.train),
+        heldout: sampled(row.count.heldout),
+    }
+}
+
+/// The greatest k with which a chunk is kept that occurs `count` times: checksum / 2³² < count / k.
+fn greatest_k(count: u64, checksum: u32) -> u64 {
+    let bound = (u128::from(count) << 32).div_ceil(u128::from(checksum).max(1)) - u128::from(count > 0);
+    count.max(bound.min(1 << 62) as u64)
+}
+
+fn memory_of(chunks: u64, bytes: u64) -> u64 {
+    chunks * CHUNK_MEMORY + bytes * BYTE_MEMORY
+}

@@ -1,0 +1,263 @@
+//! A corpus as distinct chunks with counts, from corpora of any size.
+//!
+//! [`table`] counts in memory; [`file`](self::file) keeps sorted counts in Parquet files, whether
+//! they are parts that were counted on several machines or what did not fit into memory;
+//! [`merge`] adds such files; [`load`] makes of them what a vocabulary is built from.
+
+mod counter;
+mod file;
+mod load;
+mod merge;
+mod table;
+
+use std::path::Path;
+
+use hashbrown::HashSet;
+
+pub use counter::{ChunkCounter, Counting};
+pub use load::Sampling;
+
+use crate::corpus::Rejected;
+use crate::model::Hasher;
+use crate::{PatchTokenizer, Result};
+use merge::Merge;
+use table::Table;
+
+/// Documents that a row of a counts file lists at most.
+pub(crate) const LISTED_DOCUMENTS: usize = 8;
+
+/// A number of the corpus and the same of the held-out corpus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub(crate) train: u64,
+    pub(crate) heldout: u64,
+}
+
+impl std::ops::AddAssign for Weight {
+    fn add_assign(&mut self, other: Self) {
+        self.train = self.train.saturating_add(other.train);
+        self.heldout = self.heldout.saturating_add(other.heldout);
+    }
+}
+
+impl Weight {
+    /// Both numbers so many times.
+    fn times(self, factor: usize) -> Self {
+        Weight {
+            train: self.train.saturating_mul(factor as u64),
+            heldout: self.heldout.saturating_mul(factor as u64),
+        }
+    }
+}
+
+/// A distinct chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk<'c> {
+    pub(crate) text: &'c str,
+    /// How often it occurs.
+    pub(crate) count: Weight,
+    /// The documents of the corpus that it occurs in, or as many of them as are listed.
+    pub(crate) documents: &'c [i64],
+}
+
+/// A row of a counts file. Besides chunks, such rows count special tokens, whose text is no part of
+/// any chunk, and, as the empty chunk, the documents.
+#[derive(Clone, Copy, Debug)]
+struct Row<'r> {
+    chunk: &'r [u8],
+    count: Weight,
+    documents: &'r [i64],
+}
+
+/// The distinct chunks of a corpus with counts: all that a vocabulary is built from.
+///
+/// Memory: the text of the chunks and 50 bytes for each.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkCounts {
+    text: String,
+    ends: Vec<usize>,
+    counts: Vec<Weight>,
+    documents: Vec<i64>,
+    document_ends: Vec<usize>,
+    /// Longest list of documents.
+    listed: usize,
+    summary: CountSummary,
+    sampling: Option<Sampling>,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CountSummary {
+    /// Documents of the corpus, without the held-out ones.
+    pub documents: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Documents that are held out.
+    pub heldout_documents: u64,
+    /// Their length in bytes.
+    pub heldout_bytes: u64,
+    /// Special tokens in the corpus.
+    pub specials: u64,
+    /// Special tokens in the held-out documents.
+    pub heldout_specials: u64,
+    /// Distinct chunks of both.
+    pub distinct_chunks: u64,
+    /// Length of the distinct chunks in bytes.
+    pub distinct_bytes: u64,
+    /// Records that were skipped because they are no documents.
+    pub rejected: Rejected,
+}
+
+impl CountSummary {
+    /// Adds a row.
+    fn add(&mut self, row: Row<'_>, is_special: bool) {
+        if row.chunk.is_empty() {
+            self.documents += row.count.train;
+            self.heldout_documents += row.count.heldout;
+            return;
+        }
+        let bytes = row.count.times(row.chunk.len());
+        self.bytes = self.bytes.saturating_add(bytes.train);
+        self.heldout_bytes = self.heldout_bytes.saturating_add(bytes.heldout);
+        if is_special {
+            self.specials += row.count.train;
+            self.heldout_specials += row.count.heldout;
+        } else {
+            self.distinct_chunks += 1;
+            self.distinct_bytes += row.chunk.len() as u64;
+        }
+    }
+}
+
+impl ChunkCounts {
+    /// What was counted, before any sampling.
+    pub fn summary(&self) -> &CountSummary {
+        &self.summary
+    }
+
+    /// How the chunks were sampled, when they did not fit into the memory given.
+    pub fn sampling(&self) -> Option<&Sampling> {
+        self.sampling.as_ref()
+    }
+
+    /// Number of documents that a chunk lists at most.
+    pub(crate) fn listed(&self) -> usize {
+        self.listed
+    }
+
+    /// Number of distinct chunks.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The chunk at a place.
+    pub(crate) fn get(&self, at: usize) -> Chunk<'_> {
+        Chunk {
+            text: &self.text[start(&self.ends, at)..self.ends[at]],
+            count: self.counts[at],
+            documents: self.documents(at),
+        }
+    }
+
+    /// How often the chunk at a place occurs.
+    pub(crate) fn count(&self, at: usize) -> Weight {
+        self.counts[at]
+    }
+
+    /// The documents of the chunk at a place.
+    pub(crate) fn documents(&self, at: usize) -> &[i64] {
+        &self.documents[start(&self.document_ends, at)..self.document_ends[at]]
+    }
+
+    /// All chunks.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Chunk<'_>> {
+        (0..self.len()).map(|at| self.get(at))
+    }
+
+    /// Appends a chunk.
+    fn push(&mut self, text: &str, row: Row<'_>) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len());
+        self.counts.push(row.count);
+        self.documents.extend_from_slice(row.documents);
+        self.document_ends.push(self.documents.len());
+    }
+}
+
+fn start(ends: &[usize], at: usize) -> usize {
+    if at == 0 { 0 } else { ends[at - 1] }
+}
+
+/// Adds counts files together. Any tree of merges over the same files gives the same rows.
+///
+/// Memory: one batch of rows for each file.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) and [`Error::Parquet`](crate::Error::Parquet).
+pub fn merge_counts<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P], out: impl AsRef<Path>) -> Result<CountSummary> {
+    write_merged(&Specials::of(base), files, LISTED_DOCUMENTS, out.as_ref())
+}
+
+fn write_merged<P: AsRef<Path>>(specials: &Specials, files: &[P], listed: usize, out: &Path) -> Result<CountSummary> {
+    let mut merge = Merge::open(files, listed)?;
+    let mut summary = CountSummary::default();
+    file::write(out, |writer| {
+        while let Some(row) = merge.next()? {
+            summary.add(row, specials.contains(row.chunk));
+            writer.push(row)?;
+        }
+        Ok(())
+    })?;
+    Ok(summary)
+}
+
+/// Writes tables as a file.
+fn write_tables(tables: &[Table], documents: Weight, specials: &Specials, out: &Path) -> Result<CountSummary> {
+    use rayon::prelude::*;
+    let mut places: Vec<(u32, u32)> = (0u32..)
+        .zip(tables)
+        .flat_map(|(table, entries)| (0..entries.len() as u32).map(move |at| (table, at)))
+        .collect();
+    places.par_sort_unstable_by_key(|&(table, at)| tables[table as usize].chunk(at));
+    let mut summary = CountSummary::default();
+    file::write(out, |writer| {
+        let totals = Row {
+            chunk: b"",
+            count: documents,
+            documents: &[],
+        };
+        let rows = places.iter().map(|&(table, at)| tables[table as usize].row(at));
+        for row in std::iter::once(totals).chain(rows) {
+            summary.add(row, specials.contains(row.chunk));
+            writer.push(row)?;
+        }
+        Ok(())
+    })?;
+    Ok(summary)
+}
+
+/// The texts of special tokens, none of which is part of a chunk.
+struct Specials(HashSet<Vec<u8>, Hasher>);
+
+impl Specials {
+    fn of(base: &PatchTokenizer) -> Self {
+        let specials = base.model().specials().iter();
+        Specials(specials.map(|special| special.content.clone().into_bytes()).collect())
+    }
+
+    /// Whether a row counts a special token.
+    fn contains(&self, chunk: &[u8]) -> bool {
+        self.0.contains(chunk)
+    }
+}
+
+/// Adds a document to a sorted list of the smallest ids.
+fn note_document(list: &mut Vec<i64>, document: i64, listed: usize) {
+    if let Err(at) = list.binary_search(&document)
+        && at < listed
+    {
+        list.truncate(listed - 1);
+        list.insert(at, document);
+    }
+}

@@ -1,0 +1,115 @@
+//! A hash table of chunks with counts, in few allocations.
+
+use hashbrown::{HashMap, HashTable};
+
+use super::{Row, Weight, note_document};
+use crate::model::Hasher;
+
+/// Distinct chunks whose hashes share their first bits.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// The chunks one after another.
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Places in `entries`, by hash.
+    index: HashTable<u32>,
+    /// Documents of the chunks that occur in more than one.
+    documents: HashMap<u32, Vec<i64>, Hasher>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    end: usize,
+    count: Weight,
+    /// The only document, when there is one.
+    document: Option<i64>,
+}
+
+impl Table {
+    /// Adds one occurrence of a chunk. `document` is the one that it lies in, if that is not held
+    /// out; no more than `listed` are remembered.
+    pub(super) fn add(&mut self, hash: u64, chunk: &[u8], document: Option<i64>, listed: usize) {
+        let Table {
+            text,
+            entries,
+            index,
+            documents,
+        } = self;
+        let known = index
+            .find(hash, |&at| {
+                entries[at as usize].hash == hash && slice(text, entries, at) == chunk
+            })
+            .copied();
+        let at = known.unwrap_or_else(|| {
+            let at = entries.len() as u32;
+            text.extend_from_slice(chunk);
+            entries.push(Entry {
+                hash,
+                end: text.len(),
+                count: Weight::default(),
+                document: None,
+            });
+            index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+            at
+        });
+        let entry = &mut entries[at as usize];
+        let Some(document) = document else {
+            entry.count.heldout += 1;
+            return;
+        };
+        entry.count.train += 1;
+        match entry.document {
+            None if listed == 0 => {}
+            None if entry.count.train == 1 => entry.document = Some(document),
+            Some(first) if first == document => {}
+            first => {
+                entry.document = None;
+                let list = documents.entry(at).or_insert_with(|| first.into_iter().collect());
+                note_document(list, document, listed);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Bytes of memory that the table takes, about.
+    pub(super) fn memory(&self) -> usize {
+        self.text.capacity()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.index.capacity() * 2 * size_of::<u32>()
+            + self.documents.capacity() * 96
+    }
+
+    /// The chunk at a place.
+    pub(super) fn chunk(&self, at: u32) -> &[u8] {
+        slice(&self.text, &self.entries, at)
+    }
+
+    /// Calls `row` with the chunk at a place and its counts.
+    pub(super) fn row(&self, at: u32) -> Row<'_> {
+        let entry = &self.entries[at as usize];
+        let documents = match self.documents.get(&at) {
+            Some(documents) => documents.as_slice(),
+            None => entry.document.as_slice(),
+        };
+        Row {
+            chunk: self.chunk(at),
+            count: entry.count,
+            documents,
+        }
+    }
+}
+
+/// The chunk of entry `at`.
+fn slice<'t>(text: &'t [u8], entries: &[Entry], at: u32) -> &'t [u8] {
+    let at = at as usize;
+    let start = if at == 0 { 0 } else { entries[at - 1].end };
+    &text[start..entries[at].end]
+}
