@@ -140,7 +140,7 @@ impl Loader {
             counts.push(text, Row { count, ..row });
         }
         let (length, count) = (row.chunk.len() as f64, row.count.train);
-        Ok(length * length * (count * k.saturating_sub(count)) as f64)
+        Ok(length * length * count as f64 * k.saturating_sub(count) as f64)
     }
 
     /// The smallest power of two with which the sample fits.

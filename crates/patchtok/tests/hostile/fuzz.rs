@@ -14,7 +14,7 @@ const MEMORY: usize = 64 << 20;
 
 /// Good bytes for a target.
 fn seed(target: &Target) -> Vec<u8> {
-    fs::read(fixture(target.name)).unwrap()
+    fs::read(fixture(target.seed)).unwrap()
 }
 
 /// Changes, cuts, repeats and inserts some bytes.

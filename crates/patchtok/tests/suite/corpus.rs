@@ -153,7 +153,7 @@ fn a_long_text_is_cut_at_line_ends() {
     assert_eq!(documents.len(), lines.len().div_ceil((1 << 20) + 20));
     assert!(documents.iter().all(|document| document.ends_with('\n')));
     // Without line ends, at the end of a character.
-    let text = "é".repeat(3 << 20);
+    let text = format!("x{}", "é".repeat(3 << 20));
     fs::write(&path, &text).unwrap();
     let documents = read(&Corpus::open(&path).unwrap());
     assert_eq!(documents.concat(), text);

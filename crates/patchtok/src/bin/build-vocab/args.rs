@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -36,22 +37,27 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 /// uses are swapped for its frequent phrases. The vocabulary size and all other ids stay as they
 /// are.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
+#[command(version, after_help = EXAMPLES, subcommand_value_name = "COMMAND")]
 pub(crate) struct Args {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) build: Option<Build>,
+    pub(crate) command: Command,
+}
+
+impl Args {
+    /// The arguments of this program. Options without a command are those of `build`.
+    pub(crate) fn of_program() -> Self {
+        let mut args: Vec<OsString> = std::env::args_os().collect();
+        let first = args.get(1).and_then(|first| first.to_str());
+        if first.is_some_and(|first| first.starts_with("--") && !["--help", "--version"].contains(&first)) {
+            args.insert(1, "build".into());
+        }
+        Args::parse_from(args)
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Builds a tokenizer from a corpus (the default)
+    /// Builds a tokenizer from a corpus; options without a command are its options
     Build(Build),
     /// Counts a corpus, or a part of it, into a file
     Count(Count),

@@ -11,12 +11,10 @@ mod text;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::of_program();
     if let Err(error) = output::clean_up_on_interrupt() {
         eprintln!("error: {error:#}");
         return ExitCode::FAILURE;
@@ -33,16 +31,15 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    match (args.command, args.build) {
-        (None, Some(build)) | (Some(Command::Build(build)), _) => build::build(&build),
-        (Some(Command::Count(count)), _) => counts::count(&count),
-        (Some(Command::Merge(merge)), _) => counts::merge(&merge),
-        (Some(Command::Select(select)), _) => build::select(&select),
-        (Some(Command::Inspect(inspect)), _) => inspect::inspect(&inspect),
-        (Some(Command::Encode(encode)), _) => text::encode(&encode),
-        (Some(Command::Decode(decode)), _) => text::decode(&decode),
-        (Some(Command::Completions { shell }), _) => args::completions(shell),
-        (None, None) => unreachable!("the arguments of build are required without a command"),
+    match args.command {
+        Command::Build(build) => build::build(&build),
+        Command::Count(count) => counts::count(&count),
+        Command::Merge(merge) => counts::merge(&merge),
+        Command::Select(select) => build::select(&select),
+        Command::Inspect(inspect) => inspect::inspect(&inspect),
+        Command::Encode(encode) => text::encode(&encode),
+        Command::Decode(decode) => text::decode(&decode),
+        Command::Completions { shell } => args::completions(shell),
     }
 }
 
