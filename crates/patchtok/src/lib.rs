@@ -82,7 +82,7 @@ pub use decode::DecodeStream;
 pub use error::{Error, Result};
 pub use model::Segmentation;
 pub use patch_map::{NewToken, PatchMap, RemovedToken};
-pub use report::{BuildReport, Stop, TokenCount, TokenSaving};
+pub use report::{BuildReport, CurvePoint, Stop, TokenCount, TokenLoss, TokenSaving};
 pub use select::{AdaptivocabBuilder, AdaptivocabForm, Built, Mode, NgramTokenizer, Progress, VocabBuilder};
 pub use split::{CHUNK_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN, QWEN_PATTERN};
 pub use stream::EncodeStream;

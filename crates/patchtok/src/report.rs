@@ -11,19 +11,20 @@ use crate::{Corpus, PatchTokenizer, Result};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BuildReport {
-    /// Documents of the corpus.
-    pub documents: u64,
-    /// Bytes of the corpus.
-    pub bytes: u64,
+    /// Words of the corpus: runs of letters.
+    pub words: u64,
+    /// Words of the held-out documents.
+    pub heldout_words: u64,
     /// Distinct chunks of the corpus (and of the held-out one, if it was given).
     pub distinct_chunks: u64,
-    /// Tokens of the corpus with the base tokenizer.
-    pub base_tokens: u64,
-    /// Tokens of the corpus with the patched tokenizer.
-    pub patched_tokens: u64,
-    /// Tokens of the held-out documents with the base tokenizer.
+    /// The corpus with the base tokenizer. (Where two line ends are a whole chunk they count as one
+    /// token, as they are before white space; the base has two before some apostrophes.)
+    pub base: TokenCount,
+    /// The corpus with the patched tokenizer.
+    pub patched: TokenCount,
+    /// The held-out documents with the base tokenizer.
     pub heldout_base: TokenCount,
-    /// Tokens of the held-out documents with the patched tokenizer.
+    /// The held-out documents with the patched tokenizer.
     pub heldout_patched: TokenCount,
     /// Swaps asked for.
     pub requested: usize,
@@ -34,8 +35,31 @@ pub struct BuildReport {
     pub restored: usize,
     /// Why there are not more swaps.
     pub stop: Stop,
+    /// How the tokens become fewer with each new one, by merges alone, at most 101 points in order.
+    /// At the first point nothing is new, but all that is to be removed is gone, and blank lines are one
+    /// token.
+    pub curve: Vec<CurvePoint>,
     /// The new tokens, the one that saves most first.
     pub tokens: Vec<TokenSaving>,
+    /// The removed tokens, the one that was used most first.
+    pub removed: Vec<TokenLoss>,
+    /// Tokens of the base, but for special ones, that neither the corpus nor the held-out documents
+    /// use.
+    pub base_unused: u64,
+    /// The same of the patched tokenizer.
+    pub patched_unused: u64,
+}
+
+/// Tokens of the corpora with the first new tokens only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CurvePoint {
+    /// New tokens, and removed ones that were made again.
+    pub new_tokens: usize,
+    /// Tokens of the corpus.
+    pub tokens: u64,
+    /// Tokens of the held-out documents.
+    pub heldout_tokens: u64,
 }
 
 /// Why a build ended.
@@ -79,6 +103,22 @@ pub struct TokenSaving {
     pub uses: u64,
     /// Tokens saved: uses times one less than the number of base tokens that it stands for.
     pub saved: u64,
+    /// Tokens saved on the held-out documents.
+    pub heldout_saved: u64,
+}
+
+/// What a removed token was to the corpus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TokenLoss {
+    /// Its id in the base.
+    pub id: u32,
+    /// Its text, with U+FFFD for parts of characters.
+    pub text: String,
+    /// How often the base used it for the corpus.
+    pub uses: u64,
+    /// How often the base used it for the held-out documents.
+    pub heldout_uses: u64,
 }
 
 /// The size of a corpus in tokens.

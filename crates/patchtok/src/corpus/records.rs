@@ -152,7 +152,7 @@ enum Open {
     Shared(Arc<str>),
     Text(Stream),
     Lines(Stream),
-    Rows(Rows),
+    Rows(Box<Rows>),
 }
 
 impl<'c> Records<'c> {
@@ -229,7 +229,7 @@ impl<'c> Records<'c> {
                 Open::Text(stream(path, packing.open(path, taken)?))
             }
             Source::File(path, Format::Lines(packing)) => Open::Lines(stream(path, packing.open(path, taken)?)),
-            Source::File(path, Format::Parquet) => Open::Rows(Rows::open(path, &corpus.text_field, taken)?),
+            Source::File(path, Format::Parquet) => Open::Rows(Box::new(Rows::open(path, &corpus.text_field, taken)?)),
         }))
     }
 }

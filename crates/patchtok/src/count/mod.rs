@@ -42,7 +42,7 @@ impl std::ops::AddAssign for Weight {
 
 impl Weight {
     /// Both numbers so many times.
-    fn times(self, factor: usize) -> Self {
+    pub(crate) fn times(self, factor: usize) -> Self {
         Weight {
             train: self.train.saturating_mul(factor as u64),
             heldout: self.heldout.saturating_mul(factor as u64),
@@ -139,6 +139,14 @@ impl ChunkCounts {
     /// How the chunks were sampled, when they did not fit into the memory given.
     pub fn sampling(&self) -> Option<&Sampling> {
         self.sampling.as_ref()
+    }
+
+    /// Special tokens in the corpora, which are no part of any chunk.
+    pub(crate) fn specials(&self) -> Weight {
+        Weight {
+            train: self.summary.specials,
+            heldout: self.summary.heldout_specials,
+        }
     }
 
     /// Number of documents that a chunk lists at most.

@@ -62,4 +62,13 @@ impl Tokens {
         }
         uses
     }
+
+    /// How many there are in the corpora.
+    pub(super) fn total(&self, chunks: &ChunkCounts) -> Weight {
+        let mut total = chunks.specials();
+        for (ids, chunk) in self.chunks().zip(chunks.iter()) {
+            total += chunk.count.times(ids.len());
+        }
+        total
+    }
 }

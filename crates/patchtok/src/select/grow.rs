@@ -30,6 +30,8 @@ pub(super) struct Grown {
     pub(super) merges: Vec<NewMerge>,
     /// Why there are not more.
     pub(super) stop: Stop,
+    /// Tokens of the corpora before the first merge.
+    pub(super) before: Weight,
 }
 
 /// A merge of two neighbours.
@@ -60,6 +62,7 @@ pub(super) fn grow(
     mut progress: impl FnMut(usize),
 ) -> Result<Grown> {
     let tokens = Tokens::of(chunks, model);
+    let before = tokens.total(chunks);
     let mut text = Text::new(tokens, chunks)?;
     let mut strings = Strings::new(model, removed, guards.max_token_bytes);
     let mut queue = Queue::new(&text, &strings, guards.min_count);
@@ -95,7 +98,7 @@ pub(super) fn grow(
             }
         }
     };
-    Ok(Grown { merges, stop })
+    Ok(Grown { merges, stop, before })
 }
 
 /// The chunks as linked lists of symbols in one array.

@@ -4,14 +4,15 @@
 //! 2. [`prune`]: order the tokens by what their removal costs, leaves of the merge tree only.
 //! 3. [`grow`]: without the removed tokens, go on with byte pair encoding inside the chunks.
 //! 4. Give the new tokens the ids of the removed ones and put the tokenizer together.
+//! 5. [`report`]: say what came of it.
 
 mod adaptivocab;
 mod fold;
 mod grow;
 mod prune;
+mod report;
 
 use std::borrow::Borrow;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
@@ -23,7 +24,7 @@ use self::prune::Removal;
 use crate::count::{ChunkCounter, ChunkCounts, Counting, Weight};
 use crate::model::{self, Hasher, Merge, Model, Segmentation};
 use crate::patch_map::{NewToken, RemovedToken};
-use crate::report::{BuildReport, Stop, TokenCount, TokenSaving};
+use crate::report::{BuildReport, Stop};
 use crate::split::Splitter;
 use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
 
@@ -243,8 +244,10 @@ impl VocabBuilder {
             )));
         }
         let base = self.base.model();
-        let base_uses = Tokens::of(chunks, base).uses(chunks, base.vocab().len());
-        let base_tokens = total(&base_uses, chunks);
+        let base_tokens = Tokens::of(chunks, base);
+        let base_uses = base_tokens.uses(chunks, base.vocab().len());
+        let base_total = base_tokens.total(chunks);
+        drop(base_tokens);
         let (kept, removed, grown) = match self.mode {
             Mode::Grow => {
                 let kept = without(base, &[])?;
@@ -256,28 +259,15 @@ impl VocabBuilder {
         progress(Progress::Counting);
         let patch = Patch::new(&kept, &removed, &grown.merges)?;
         let tokenizer = patch.tokenizer(&self.base, self.segmentation)?;
-        let uses = Tokens::of(chunks, tokenizer.model()).uses(chunks, tokenizer.vocab_size());
-        let patched_tokens = total(&uses, chunks);
-        let summary = chunks.summary();
-        let count = |tokens: u64| TokenCount {
-            documents: summary.heldout_documents,
-            bytes: summary.heldout_bytes,
-            tokens,
+        let counted = report::Counted {
+            chunks,
+            base: &self.base,
+            base_uses: &base_uses,
+            base_total,
+            patched: &tokenizer,
+            grown: &grown,
         };
-        let report = BuildReport {
-            documents: summary.documents,
-            bytes: summary.bytes,
-            distinct_chunks: summary.distinct_chunks,
-            base_tokens: base_tokens.train,
-            patched_tokens: patched_tokens.train,
-            heldout_base: count(base_tokens.heldout),
-            heldout_patched: count(patched_tokens.heldout),
-            requested: self.swaps,
-            swaps: patch.new.len(),
-            restored: grown.merges.len() - patch.new.len(),
-            stop: grown.stop,
-            tokens: savings(&tokenizer, &uses),
-        };
+        let report = counted.report(self.swaps);
         Ok(Built { tokenizer, report })
     }
 
@@ -320,23 +310,18 @@ impl VocabBuilder {
     ) -> Result<Grown> {
         let mut losses: Vec<Weight> = removed.iter().map(|removal| removal.loss).collect();
         losses.resize(limit, Weight::default());
-        grow::grow(kept, removed, &losses, chunks, self.guards, self.stop_on_stall, |found| {
-            progress(Progress::Merging(found, limit));
-        })
+        grow::grow(
+            kept,
+            removed,
+            &losses,
+            chunks,
+            self.guards,
+            self.stop_on_stall,
+            |found| {
+                progress(Progress::Merging(found, limit));
+            },
+        )
     }
-}
-
-/// The tokens of the corpora, special tokens included.
-fn total(uses: &[Weight], chunks: &ChunkCounts) -> Weight {
-    let summary = chunks.summary();
-    let mut total = Weight {
-        train: summary.specials,
-        heldout: summary.heldout_specials,
-    };
-    for &uses in uses {
-        total += uses;
-    }
-    total
 }
 
 /// How often the base uses each token in a text.
@@ -454,24 +439,6 @@ impl Patch {
         );
         patched.with_patch_map(map)
     }
-}
-
-/// What each new token saves on the corpus.
-fn savings(tokenizer: &PatchTokenizer, uses: &[Weight]) -> Vec<TokenSaving> {
-    let new = tokenizer.patch_map().into_iter().flat_map(PatchMap::new_tokens);
-    let mut savings: Vec<_> = new
-        .map(|new| {
-            let uses = uses[new.id as usize].train;
-            TokenSaving {
-                id: new.id,
-                text: String::from_utf8_lossy(&new.token).into_owned(),
-                uses,
-                saved: uses * (new.base_ids.len() as u64 - 1),
-            }
-        })
-        .collect();
-    savings.sort_by_key(|saving| (Reverse(saving.saved), saving.id));
-    savings
 }
 
 #[cfg(test)]

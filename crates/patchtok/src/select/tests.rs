@@ -1,4 +1,5 @@
 use super::*;
+use crate::{CurvePoint, TokenCount};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
 
@@ -85,18 +86,69 @@ fn the_report_counts_what_the_tokenizer_does() {
     let corpus = Corpus::from_texts(texts);
     let built = VocabBuilder::new(base()).swaps(60).build(&corpus).unwrap();
     let report = &built.report;
-    assert_eq!(TokenCount::of(&base(), &corpus).unwrap().tokens, report.base_tokens);
-    assert_eq!(
-        TokenCount::of(&built.tokenizer, &corpus).unwrap().tokens,
-        report.patched_tokens
-    );
+    assert_eq!(TokenCount::of(&base(), &corpus).unwrap(), report.base);
+    assert_eq!(TokenCount::of(&built.tokenizer, &corpus).unwrap(), report.patched);
     let saved: u64 = report.tokens.iter().map(|token| token.saved).sum();
     assert_eq!(
-        report.base_tokens - report.patched_tokens,
+        report.base.tokens - report.patched.tokens,
         saved,
         "nothing removed was in use"
     );
     assert_eq!(report.tokens.len(), report.swaps);
+    assert_eq!(report.words, (0..40).map(|i| 10 + i % 5).sum::<u64>());
+    let uses = |id: u32| {
+        report
+            .removed
+            .iter()
+            .find(|removed| removed.id == id)
+            .map(|removed| removed.uses)
+    };
+    assert_eq!(report.removed.len(), report.swaps);
+    assert_eq!(report.tokens.first().and_then(|token| uses(token.id)), Some(0));
+    // Unused are all tokens but those that the corpus shows, whichever they are.
+    let used: HashSet<u32, Hasher> = corpus
+        .documents()
+        .flat_map(|text| built.tokenizer.encode(&text.unwrap()))
+        .collect();
+    assert_eq!(
+        report.patched_unused as usize,
+        built.tokenizer.vocab_size() - 1 - used.len()
+    );
+}
+
+/// The last point of the curve is what the tokenizer takes, and each point is what a tokenizer with so
+/// many new tokens would.
+#[test]
+fn the_curve_ends_where_the_tokenizer_is() {
+    let text = |i: usize| format!("Row {} of the table {} is not null.\n\nDefault: {i}", i % 7, i % 11);
+    let corpus = Corpus::from_texts((0..300).map(text));
+    let heldout = Corpus::from_texts((300..330).map(text));
+    let build = |swaps| {
+        let builder = VocabBuilder::new(base()).swaps(swaps);
+        let counts = ChunkCounter::new(&builder.base)
+            .heldout(heldout.clone())
+            .count(&corpus, |_| {})
+            .unwrap();
+        builder.build_from_counts(&counts, |_| {}).unwrap()
+    };
+    let built = build(40);
+    let curve = &built.report.curve;
+    assert_eq!(curve.len(), built.report.swaps + 1);
+    let blank_lines = 300;
+    assert_eq!(
+        curve[0].tokens + blank_lines,
+        built.report.base.tokens,
+        "nothing removed was in use, and a blank line is one token"
+    );
+    for new in [0, 7, built.report.swaps] {
+        let report = build(new).report;
+        let point = CurvePoint {
+            new_tokens: new,
+            tokens: report.patched.tokens,
+            heldout_tokens: report.heldout_patched.tokens,
+        };
+        assert_eq!(curve[new], point);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::common::{DEMO, demo_path, documents};
-use patchtok::PatchTokenizer;
+use patchtok::{NgramTokenizer, PatchTokenizer};
 use serde_json::Value;
 
 /// Runs the program in `folder`, where `docs/` is a corpus.
@@ -262,6 +262,114 @@ fn a_tokenizer_can_be_looked_at() {
 }
 
 #[test]
+fn the_report_is_whole() {
+    let folder = folder();
+    fs::write(
+        folder.path().join("outside.txt"),
+        "An apple and a pear, and nothing of tables.",
+    )
+    .unwrap();
+    let more = ["--outside", "outside.txt", "--plot", "saving.png"];
+    let printed = succeed(folder.path(), &[&BUILD[..], &more].concat());
+    for part in [
+        "tokens per word",
+        "outside     outside.txt",
+        "unused",
+        "by number of new ones",
+        "removed tokens",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let png = fs::read(folder.path().join("saving.png")).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+    assert!(png.len() > 20_000, "{} bytes: an empty picture", png.len());
+    let again = [&BUILD[..], &more, &["--json", "--force"]].concat();
+    let report: Value = serde_json::from_str(&succeed(folder.path(), &again)).unwrap();
+    assert!(
+        fs::read(folder.path().join("saving.png")).unwrap() == png,
+        "the same report is the same picture"
+    );
+    let base = PatchTokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+    let outside = base.encode("An apple and a pear, and nothing of tables.").len();
+    assert_eq!(report["outside"][0]["base"]["tokens"], outside);
+    let curve = report["build"]["curve"].as_array().unwrap();
+    assert_eq!(
+        curve.last().unwrap()["heldout_tokens"],
+        report["heldout"]["patched"]["tokens"]
+    );
+    assert_eq!(curve.last().unwrap()["new_tokens"], 100);
+    assert_eq!(report["build"]["removed"].as_array().unwrap().len(), 100);
+    // What is missing is known before anything is built.
+    let output = run(
+        folder.path(),
+        &[&BUILD[..], &["--force", "--outside", "missing.txt"]].concat(),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("missing.txt"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_method_mode_and_segmentation_builds() {
+    let folder = folder();
+    let build = |out: &str, more: &[&str]| -> Value {
+        let args = [&BUILD[..6], &["--json", "--out", out], more].concat();
+        serde_json::from_str(&succeed(folder.path(), &args)).unwrap()
+    };
+    let tokens = |report: &Value, part: &str| report["heldout"][part]["tokens"].as_u64().unwrap();
+    let swapped = build("swapped", &[]);
+    let grown = build("grown", &["--mode", "grow"]);
+    assert_eq!(swapped["vocab_size"], 8192);
+    assert_eq!(grown["vocab_size"], 8292);
+    assert!(PatchTokenizer::load(folder.path().join("grown")).unwrap().vocab_size() == 8292);
+    let shortest = build("shortest", &["--segmentation", "min-tokens"]);
+    assert!(tokens(&shortest, "patched") <= tokens(&swapped, "patched"));
+
+    for method in ["adaptivocab-paper", "adaptivocab-released"] {
+        let report = build(method, &["--method", method]);
+        assert_eq!(tokens(&report, "base"), tokens(&swapped, "base"));
+        let patched = tokens(&report, "patched");
+        assert!(patched < tokens(&report, "base"), "{report}");
+        assert!(patched > tokens(&swapped, "patched"), "{report}");
+        let tokenizer = NgramTokenizer::load(folder.path().join(method)).unwrap();
+        assert_eq!(report["swaps"], tokenizer.ngrams().len());
+        let output = run(folder.path(), &["encode", method, "text"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("AdaptiVocab"), "{}", text(&output.stderr));
+        let again = [&BUILD[..6], &["--out", method, "--method", method]].concat();
+        assert_eq!(run(folder.path(), &again).status.code(), Some(1));
+        let printed = succeed(folder.path(), &[&again[..], &["--force"]].concat());
+        assert!(printed.contains(&format!("swapped by {method}")), "{printed}");
+    }
+}
+
+#[test]
+fn pinned_and_general_tokens_are_respected() {
+    let folder = folder();
+    let removed = |more: &[&str]| -> Vec<u64> {
+        let args = [&BUILD[..], &["--force"], more].concat();
+        succeed(folder.path(), &args);
+        let json: Value = serde_json::from_str(&succeed(folder.path(), &["inspect", "out", "--json"])).unwrap();
+        let removed = json["removed"].as_array().unwrap().iter();
+        removed.map(|token| token["id"].as_u64().unwrap()).collect()
+    };
+    let free = removed(&[]);
+    let (first, second) = (free[0].to_string(), free[1].to_string());
+    let pinned = removed(&["--pin", &first, &second]);
+    assert!(!pinned.contains(&free[0]) && !pinned.contains(&free[1]));
+    assert_eq!(pinned.len(), free.len());
+    let base = PatchTokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+    fs::write(
+        folder.path().join("general.txt"),
+        base.decode(&[free[0] as u32]).unwrap(),
+    )
+    .unwrap();
+    assert!(!removed(&["--general", "general.txt"]).contains(&free[0]));
+    let output = run(folder.path(), &[&BUILD[..], &["--force", "--pin", "8192"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--pin 8192"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn shells_can_complete() {
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
@@ -333,13 +441,21 @@ fn wrong_usage_exits_2_and_help_shows_an_example() {
         &["count", "--base", "x", "--corpus", "y", "--out", "z", "--shard", "2/2"],
         &["count", "--base", "x", "--corpus", "y", "--out", "z", "--memory", "2X"],
         &["--swaps", "10", "inspect", "x"],
+        &[&BUILD[..], &["--method", "magic"]].concat(),
+        &[&BUILD[..], &["--method", "adaptivocab-paper", "--mode", "grow"]].concat(),
+        &[&BUILD[..], &["--method", "adaptivocab-released", "--min-df", "3"]].concat(),
     ] {
         assert_eq!(run(folder.path(), args).status.code(), Some(2), "{args:?}");
     }
     let output = run(folder.path(), &["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for part in ["build-vocab --base gpt2/tokenizer.json", "merge", "Exit status: 0 done"] {
+    for part in [
+        "build-vocab --base gpt2/tokenizer.json",
+        "merge",
+        "--mode grow",
+        "Exit status: 0 done",
+    ] {
         assert!(help.contains(part), "{help}");
     }
 }

@@ -92,8 +92,8 @@ fn a_split_corpus_is_counted_as_it_would_be_read() {
     let count = |tokenizer, corpus| patchtok::TokenCount::of(tokenizer, corpus).unwrap();
     assert_eq!(built.report.heldout_base, count(&DEMO, &measure));
     assert_eq!(built.report.heldout_patched, count(&built.tokenizer, &measure));
-    assert_eq!(built.report.base_tokens, count(&DEMO, &learn).tokens);
-    assert_eq!(built.report.patched_tokens, count(&built.tokenizer, &learn).tokens);
+    assert_eq!(built.report.base, count(&DEMO, &learn));
+    assert_eq!(built.report.patched, count(&built.tokenizer, &learn));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_sample_fits_and_its_error_is_what_it_says() {
 /// The size of the corpus as its tokens say, which are single bytes when nothing is merged.
 fn build_size(counts: &ChunkCounts) -> u64 {
     let built = VocabBuilder::new(crate::common::bytes_only()).swaps(0);
-    built.build_from_counts(counts, |_| {}).unwrap().report.base_tokens
+    built.build_from_counts(counts, |_| {}).unwrap().report.base.tokens
 }
 
 #[test]
@@ -208,5 +208,5 @@ fn guards_beyond_the_listed_documents_are_refused() {
     let builder = || VocabBuilder::new(DEMO.clone()).swaps(5).min_documents(9);
     let error = builder().build_from_counts(&counts, |_| {}).unwrap_err();
     assert!(error.to_string().contains("at most 8 documents"), "{error}");
-    builder().build(&corpus()).unwrap();
+    builder().build(corpus()).unwrap();
 }

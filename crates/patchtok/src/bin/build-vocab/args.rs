@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use patchtok::VocabBuilder;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,14 @@ Examples:
     build-vocab --base gpt2/ --corpus 'dump/*.jsonl.zst' --field body --swaps 10000 --out adapted/
     build-vocab --base gpt2/ --corpus part-*.parquet --field content --swaps 10000 --out adapted/ --memory 4G
     zcat dump.sql.gz | build-vocab --base gpt2/ --corpus - --swaps 10000 --out adapted/
+
+  Ids behind those of the base, so that no text takes more tokens; the fewest tokens; AdaptiVocab, to compare with:
+    build-vocab --base gpt2/ --corpus docs/ --swaps 10000 --out grown/ --mode grow
+    build-vocab --base gpt2/ --corpus docs/ --swaps 10000 --out shortest/ --segmentation min-tokens
+    build-vocab --base gpt2/ --corpus docs/ --swaps 10000 --out rival/ --method adaptivocab-released
+
+  What it saves by the number of swaps, as a picture, and on other text:
+    build-vocab --base gpt2/ --corpus docs/ --swaps 10000 --out adapted/ --plot saving.png --outside wiki.txt
 
   In parts, on several machines:
     build-vocab count --base gpt2/ --corpus dump/ --shard 0/8 --out counts-0.parquet   # and 1/8 ... 7/8
@@ -84,12 +92,28 @@ pub(crate) struct Build {
     pub(crate) base: Base,
     #[command(flatten)]
     pub(crate) corpus: Corpus,
+    /// How new tokens are found
+    #[arg(long, value_enum, value_name = "METHOD", default_value_t)]
+    pub(crate) method: Method,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) memory: Memory,
     #[command(flatten)]
+    pub(crate) report: Report,
+    #[command(flatten)]
     pub(crate) out: OutFolder,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Byte pair encoding goes on, across words, in place of the least used leaves
+    #[default]
+    SwapBpe,
+    /// AdaptiVocab as published, to compare with; writes a folder that only this crate reads
+    AdaptivocabPaper,
+    /// AdaptiVocab as its released code does it
+    AdaptivocabReleased,
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,6 +153,8 @@ pub(crate) struct Select {
     pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) memory: Memory,
+    #[command(flatten)]
+    pub(crate) report: Report,
     #[command(flatten)]
     pub(crate) out: OutFolder,
 }
@@ -198,18 +224,50 @@ pub(crate) struct Settings {
     /// Number of tokens to swap
     #[arg(long, value_name = "N")]
     pub(crate) swaps: usize,
-    /// Documents that a new token must occur in
-    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MIN_DOCUMENTS)]
-    pub(crate) min_df: usize,
-    /// Occurrences that a new token must have
-    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MIN_COUNT)]
-    pub(crate) min_count: u64,
-    /// Longest new token in bytes
-    #[arg(long, value_name = "N", default_value_t = VocabBuilder::MAX_TOKEN_BYTES)]
-    pub(crate) max_token_bytes: usize,
+    #[command(flatten)]
+    pub(crate) swap_bpe: SwapBpe,
+}
+
+/// Settings that have no meaning for the other methods.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SwapBpe {
+    /// Ids of new tokens: those of removed ones, or new ones behind the last [default: swap]
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
+    /// How the adapted tokenizer cuts text: by merges, or into the fewest tokens [default: bpe]
+    #[arg(long, value_enum)]
+    pub(crate) segmentation: Option<Segmentation>,
+    /// Documents that a new token must occur in [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) min_df: Option<usize>,
+    /// Occurrences that a new token must have [default: 10]
+    #[arg(long, value_name = "N")]
+    pub(crate) min_count: Option<u64>,
+    /// Longest new token in bytes [default: 48]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_token_bytes: Option<usize>,
+    /// Ids of tokens that must stay
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    pub(crate) pin: Vec<u32>,
+    /// A sample of general text: of tokens that the corpus uses equally little, those go first that
+    /// it uses least
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) general: Vec<PathBuf>,
     /// Stop when 100 swaps in a row save nothing on the held-out text
     #[arg(long)]
     pub(crate) stop_when_stalled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Swap,
+    Grow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Segmentation {
+    Bpe,
+    MinTokens,
 }
 
 #[derive(Debug, clap::Args)]
@@ -221,13 +279,23 @@ pub(crate) struct Memory {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Report {
+    /// Text of another domain to measure on as well, a line of the report for each path
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) outside: Vec<PathBuf>,
+    /// Print the report as JSON, with all new and all removed tokens
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the report into a PNG file, too, which is replaced if it exists
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct OutFolder {
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Print the report as JSON, with all new tokens
-    #[arg(long)]
-    pub(crate) json: bool,
     /// Replace the tokenizer in an existing folder
     #[arg(long)]
     pub(crate) force: bool,
@@ -244,6 +312,45 @@ pub(crate) struct OutFile {
     /// Replace an existing file
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+impl Build {
+    /// Ends the program when settings are given that have no meaning for the method.
+    pub(crate) fn check(&self) {
+        if self.method == Method::SwapBpe {
+            return;
+        }
+        let SwapBpe {
+            mode,
+            segmentation,
+            min_df,
+            min_count,
+            max_token_bytes,
+            pin,
+            general,
+            stop_when_stalled,
+        } = &self.settings.swap_bpe;
+        let given = [
+            ("--mode", mode.is_some()),
+            ("--segmentation", segmentation.is_some()),
+            ("--min-df", min_df.is_some()),
+            ("--min-count", min_count.is_some()),
+            ("--max-token-bytes", max_token_bytes.is_some()),
+            ("--pin", !pin.is_empty()),
+            ("--general", !general.is_empty()),
+            ("--stop-when-stalled", *stop_when_stalled),
+            ("--memory", self.memory.memory.is_some()),
+            ("--plot", self.report.plot.is_some()),
+            (
+                "--corpus -",
+                self.corpus.corpus.iter().any(|path| path.as_os_str() == "-"),
+            ),
+        ];
+        if let Some((name, _)) = given.into_iter().find(|(_, given)| *given) {
+            let message = format!("{name} cannot be used with AdaptiVocab, only with --method swap-bpe");
+            Args::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+    }
 }
 
 /// Prints the completion script of a shell.

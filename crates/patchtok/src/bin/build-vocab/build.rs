@@ -1,165 +1,136 @@
 //! `build` and `select`.
 
-use std::io::Write;
+use std::path::Path;
 
-use anyhow::Result;
-use patchtok::{BuildReport, Built, ChunkCounts, CountSummary, PatchTokenizer, Sampling, VocabBuilder};
-use serde::Serialize;
+use anyhow::{Result, bail};
+use patchtok::{
+    AdaptivocabForm, Built, ChunkCounts, Corpus, Mode, PatchTokenizer, Segmentation, TokenCount, VocabBuilder,
+};
 
 use crate::args;
+use crate::args::Method;
 use crate::bar::Bar;
+use crate::compare;
 use crate::counts::warn;
-use crate::output::{Staging, check_folder};
-
-/// New tokens that the report lists.
-const TOP: usize = 20;
+use crate::output::{Staging, check_folder, write_whole};
+use crate::plot;
+use crate::report::{self, Outside, Report};
 
 pub(crate) fn build(args: &args::Build) -> Result<()> {
-    let out = &args.out;
-    check_folder(&out.out, out.force)?;
+    args.check();
+    match args.method {
+        Method::SwapBpe => swap_bpe(args),
+        Method::AdaptivocabPaper => compare::build(args, AdaptivocabForm::Paper),
+        Method::AdaptivocabReleased => compare::build(args, AdaptivocabForm::Released),
+    }
+}
+
+fn swap_bpe(args: &args::Build) -> Result<()> {
+    check_folder(&args.out.out, args.out.force)?;
     let base = args.base.open()?;
     let corpus = args.corpus.open()?;
-    let staging = Staging::beside(&out.out)?;
+    let job = Job::new(&base, &args.settings, &args.report, &args.corpus.field)?;
+    let staging = Staging::beside(&args.out.out)?;
     let mut bar = Bar::new();
-    let counter = args.corpus.counter(&base, None)?.list_documents(args.settings.min_df);
+    let counter = args.corpus.counter(&base, None)?;
+    let counter = counter.list_documents(args.settings.swap_bpe.min_documents());
     let counter = args.memory.limit(counter, &staging);
     let counts = counter.count(&corpus, |counting| bar.counting(counting))?;
-    finish(&base, &counts, &args.settings, out, &staging, bar)
+    job.finish(&counts, &args.out.out, &staging, bar)
 }
 
 pub(crate) fn select(args: &args::Select) -> Result<()> {
-    let out = &args.out;
-    check_folder(&out.out, out.force)?;
+    check_folder(&args.out.out, args.out.force)?;
     let base = args.base.open()?;
-    let staging = Staging::beside(&out.out)?;
+    let job = Job::new(&base, &args.settings, &args.report, "text")?;
+    let staging = Staging::beside(&args.out.out)?;
     let mut bar = Bar::new();
     bar.message("reading counts");
     let counts = ChunkCounts::load(&base, &args.counts, args.memory.memory)?;
-    finish(&base, &counts, &args.settings, out, &staging, bar)
+    job.finish(&counts, &args.out.out, &staging, bar)
 }
 
-/// Builds the tokenizer from counts, writes it and prints the report.
-fn finish(
-    base: &PatchTokenizer,
-    counts: &ChunkCounts,
-    settings: &args::Settings,
-    out: &args::OutFolder,
-    staging: &Staging,
-    mut bar: Bar,
-) -> Result<()> {
-    let builder = VocabBuilder::new(base.clone())
-        .swaps(settings.swaps)
-        .min_documents(settings.min_df)
-        .min_count(settings.min_count)
-        .max_token_bytes(settings.max_token_bytes)
-        .stop_on_stall(settings.stop_when_stalled);
-    let Built { tokenizer, report, .. } = builder.build_from_counts(counts, |progress| bar.show(progress))?;
-    bar.finish();
-    warn(&counts.summary().rejected);
-    staging.save(&tokenizer, &out.out)?;
-    let report = Report {
-        schema: "patchtok.build.v1",
-        vocab_size: base.vocab_size(),
-        heldout: HeldOut::of(&report),
-        counts: counts.summary(),
-        sampling: counts.sampling(),
-        build: report,
-    };
-    let mut stdout = std::io::stdout().lock();
-    if out.json {
-        serde_json::to_writer_pretty(&mut stdout, &report)?;
-        writeln!(stdout)?;
-        Ok(())
-    } else {
-        print(&mut stdout, &report)
-    }
+/// A build from counts that are yet to come.
+struct Job<'a> {
+    base: &'a PatchTokenizer,
+    builder: VocabBuilder,
+    report: &'a args::Report,
+    /// Texts of other domains by their names.
+    outside: Vec<(String, Corpus)>,
 }
 
-/// The machine-readable report.
-#[derive(Serialize)]
-struct Report<'c> {
-    schema: &'static str,
-    vocab_size: usize,
-    heldout: HeldOut,
-    counts: &'c CountSummary,
-    /// Of the chunks, when they did not fit into memory; the tokens of `build` and `heldout` are
-    /// then estimates.
-    sampling: Option<&'c Sampling>,
-    build: BuildReport,
-}
-
-/// Tokens of the held-out text before and after.
-#[derive(Serialize)]
-struct HeldOut {
-    base: patchtok::TokenCount,
-    patched: patchtok::TokenCount,
-    saving_percent: f64,
-    base_bytes_per_token: f64,
-    patched_bytes_per_token: f64,
-}
-
-impl HeldOut {
-    fn of(build: &BuildReport) -> Self {
-        let (base, patched) = (build.heldout_base, build.heldout_patched);
-        HeldOut {
+impl<'a> Job<'a> {
+    /// Finds mistakes before anything is counted. `field` holds the texts of other domains.
+    fn new(base: &'a PatchTokenizer, settings: &args::Settings, report: &'a args::Report, field: &str) -> Result<Self> {
+        Ok(Job {
             base,
-            patched,
-            saving_percent: patched.saving_percent(&base),
-            base_bytes_per_token: base.bytes_per_token(),
-            patched_bytes_per_token: patched.bytes_per_token(),
+            builder: settings.builder(base)?,
+            report,
+            outside: report::outside(&report.outside, field)?,
+        })
+    }
+
+    /// Builds the tokenizer, writes it and prints the report.
+    fn finish(self, counts: &ChunkCounts, out: &Path, staging: &Staging, mut bar: Bar) -> Result<()> {
+        let built = self.builder.build_from_counts(counts, |progress| bar.show(progress))?;
+        let Built { tokenizer, report, .. } = built;
+        if !self.outside.is_empty() {
+            bar.message("counting tokens of other text");
         }
+        let outside = self.outside.iter().map(|(name, corpus)| {
+            let patched = TokenCount::of(&tokenizer, corpus)?;
+            Ok(Outside::new(name, TokenCount::of(self.base, corpus)?, patched))
+        });
+        let report = Report::new(&tokenizer, counts, report, outside.collect::<Result<_>>()?);
+        let plot = match &self.report.plot {
+            Some(path) => Some((path, plot::png(&report)?)),
+            None => None,
+        };
+        bar.finish();
+        warn(&counts.summary().rejected);
+        staging.save(out, |folder| tokenizer.save(folder))?;
+        if let Some((path, png)) = plot {
+            write_whole(path, &png)?;
+        }
+        report.write(self.report.json)
     }
 }
 
-fn print(out: &mut impl Write, report: &Report<'_>) -> Result<()> {
-    let Report { build, heldout, .. } = report;
-    writeln!(
-        out,
-        "vocabulary  {} tokens, {} of {} swapped ({})",
-        report.vocab_size, build.swaps, build.requested, build.stop
-    )?;
-    writeln!(out, "corpus      {} documents, {} bytes", build.documents, build.bytes)?;
-    writeln!(
-        out,
-        "            {} -> {} tokens",
-        build.base_tokens, build.patched_tokens
-    )?;
-    if heldout.base.documents == 0 {
-        writeln!(out, "held-out    no documents; name some with --heldout")?;
-    } else {
-        writeln!(
-            out,
-            "held-out    {} documents, {} bytes",
-            heldout.base.documents, heldout.base.bytes
-        )?;
-        writeln!(
-            out,
-            "            {} -> {} tokens",
-            heldout.base.tokens, heldout.patched.tokens
-        )?;
-        writeln!(
-            out,
-            "            {:.2} % fewer tokens, {:.2} -> {:.2} bytes per token",
-            heldout.saving_percent, heldout.base_bytes_per_token, heldout.patched_bytes_per_token
-        )?;
+// The help names these.
+const _: () = assert!(VocabBuilder::MIN_DOCUMENTS == 3 && VocabBuilder::MIN_COUNT == 10);
+const _: () = assert!(VocabBuilder::MAX_TOKEN_BYTES == 48);
+
+impl args::Settings {
+    fn builder(&self, base: &PatchTokenizer) -> Result<VocabBuilder> {
+        let swap_bpe = &self.swap_bpe;
+        let vocab_size = base.vocab_size();
+        if let Some(id) = swap_bpe.pin.iter().find(|&&id| id as usize >= vocab_size) {
+            bail!("--pin {id}: the base has {vocab_size} tokens, from 0 on");
+        }
+        let mut builder = VocabBuilder::new(base.clone())
+            .swaps(self.swaps)
+            .mode(match swap_bpe.mode {
+                None | Some(args::Mode::Swap) => Mode::Swap,
+                Some(args::Mode::Grow) => Mode::Grow,
+            })
+            .segmentation(match swap_bpe.segmentation {
+                None | Some(args::Segmentation::Bpe) => Segmentation::Bpe,
+                Some(args::Segmentation::MinTokens) => Segmentation::MinTokens,
+            })
+            .min_documents(swap_bpe.min_documents())
+            .min_count(swap_bpe.min_count.unwrap_or(VocabBuilder::MIN_COUNT))
+            .max_token_bytes(swap_bpe.max_token_bytes.unwrap_or(VocabBuilder::MAX_TOKEN_BYTES))
+            .pin(swap_bpe.pin.iter().copied())
+            .stop_on_stall(swap_bpe.stop_when_stalled);
+        if !swap_bpe.general.is_empty() {
+            builder = builder.general(Corpus::open_all(&swap_bpe.general)?);
+        }
+        Ok(builder)
     }
-    if let Some(sampling) = report.sampling {
-        writeln!(
-            out,
-            "sampled     {} of {} distinct chunks: all that occur {} times or more, of the others count/{}\n\
-             \x20           tokens are estimated; standard error of the corpus size {:.3} %",
-            sampling.kept_chunks, report.counts.distinct_chunks, sampling.k, sampling.k, sampling.size_error_percent
-        )?;
+}
+
+impl args::SwapBpe {
+    fn min_documents(&self) -> usize {
+        self.min_df.unwrap_or(VocabBuilder::MIN_DOCUMENTS)
     }
-    if !build.tokens.is_empty() {
-        writeln!(
-            out,
-            "\ntokens saved in the corpus, by new token\n{:>10} {:>8}  token",
-            "saved", "uses"
-        )?;
-    }
-    for token in build.tokens.iter().take(TOP) {
-        writeln!(out, "{:>10} {:>8}  {:?}", token.saved, token.uses, token.text)?;
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use patchtok::{ChunkCounter, Corpus, CountSummary, PatchTokenizer, Rejected, merge_counts};
 
 use crate::args;
@@ -87,6 +87,11 @@ impl args::Base {
 
 /// The tokenizer in a folder or in a file.
 pub(crate) fn open(path: &Path) -> Result<PatchTokenizer> {
+    ensure!(
+        !path.join("ngrams.json").exists(),
+        "{} holds an AdaptiVocab tokenizer, which is made to be measured only",
+        path.display()
+    );
     Ok(if path.is_dir() {
         PatchTokenizer::load(path)?
     } else {
@@ -100,6 +105,19 @@ impl args::Corpus {
         Ok(self.configure(Corpus::open_all(&self.corpus)?))
     }
 
+    fn open_heldout(&self) -> Result<Corpus> {
+        Ok(self.configure(Corpus::open_all(&self.heldout)?))
+    }
+
+    /// The corpora that are named: the one to learn from, and the held-out one if there is one.
+    pub(crate) fn opened(&self) -> Result<Vec<Corpus>> {
+        let mut corpora = vec![self.open()?];
+        if !self.heldout.is_empty() {
+            corpora.push(self.open_heldout()?);
+        }
+        Ok(corpora)
+    }
+
     fn configure(&self, corpus: Corpus) -> Corpus {
         corpus.text_field(&self.field).skip_bad(!self.strict)
     }
@@ -110,7 +128,7 @@ impl args::Corpus {
         if self.heldout.is_empty() {
             return Ok(counter.hold_out_tenth());
         }
-        let mut heldout = self.configure(Corpus::open_all(&self.heldout)?);
+        let mut heldout = self.open_heldout()?;
         if let Some((index, count)) = shard {
             heldout = heldout.shard(index, count)?;
         }

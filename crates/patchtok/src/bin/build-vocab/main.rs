@@ -3,9 +3,12 @@
 mod args;
 mod bar;
 mod build;
+mod compare;
 mod counts;
 mod inspect;
 mod output;
+mod plot;
+mod report;
 mod text;
 
 use std::io::ErrorKind;

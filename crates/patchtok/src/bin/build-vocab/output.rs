@@ -6,10 +6,16 @@ use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
-use patchtok::PatchTokenizer;
 
-/// Files that make up a tokenizer folder; `--force` replaces folders of these only.
-const FILES: [&str; 3] = ["tokenizer.json", "patch_map.json", "patch_tokenizer.bin"];
+/// What a tokenizer folder holds; `--force` replaces folders of nothing else. The last two are
+/// those of AdaptiVocab.
+const FILES: [&str; 5] = [
+    "tokenizer.json",
+    "patch_map.json",
+    "patch_tokenizer.bin",
+    "base",
+    "ngrams.json",
+];
 
 /// Exit status of an interrupted program: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -64,10 +70,10 @@ impl Staging {
         self.folder.path().join(name)
     }
 
-    /// Saves a tokenizer as the folder `out`.
-    pub(crate) fn save(&self, tokenizer: &PatchTokenizer, out: &Path) -> Result<()> {
+    /// Makes what `save` writes into a folder the folder `out`.
+    pub(crate) fn save(&self, out: &Path, save: impl FnOnce(&Path) -> patchtok::Result<()>) -> Result<()> {
         let (new, old) = (self.path("new"), self.path("old"));
-        tokenizer.save(&new)?;
+        save(&new)?;
         let _interruption_waits = temporary();
         if out.exists() {
             fs::rename(out, &old).with_context(|| format!("cannot replace {}", out.display()))?;
@@ -93,6 +99,13 @@ impl Drop for Staging {
         let mut folders = temporary();
         folders.retain(|folder| folder != self.folder.path());
     }
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let staging = Staging::beside(path)?;
+    fs::write(staging.path("file"), bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    staging.publish("file", path)
 }
 
 /// Fails when the tokenizer folder `out` may not be written.
