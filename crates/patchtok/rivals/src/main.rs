@@ -6,14 +6,20 @@
 //!
 //! [`Figure`]: figure::Figure
 
+mod building;
+mod domains;
 mod figure;
 mod rivals;
+mod savings;
 mod speed;
 mod texts;
 
 use std::process::{Command, ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use patchtok::PatchTokenizer;
+use rustix::time::{ClockId, clock_gettime};
 
 use figure::Printer;
 
@@ -28,6 +34,13 @@ struct Options {
     only: Vec<Subject>,
     #[command(flatten)]
     speed: speed::Options,
+    #[command(flatten)]
+    domains: domains::Options,
+    /// How often a vocabulary is built; figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    builds: usize,
+    #[command(flatten)]
+    once: building::Once,
 }
 
 /// What is measured, in the order in which it is printed.
@@ -35,6 +48,10 @@ struct Options {
 enum Subject {
     /// Encoding and decoding, in ratios to other crates.
     Speed,
+    /// Tokens saved by each method on each corpus.
+    Savings,
+    /// Time and memory of building a vocabulary.
+    Building,
 }
 
 impl Options {
@@ -48,6 +65,9 @@ const FASTOKENS_THREADS: &str = "FASTOKENS_BPE_THREADS";
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    if options.once.run()? {
+        return Ok(ExitCode::SUCCESS);
+    }
     if std::env::var_os(FASTOKENS_THREADS).is_none() {
         let mut again = Command::new(std::env::current_exe()?);
         let status = again
@@ -60,5 +80,25 @@ fn main() -> anyhow::Result<ExitCode> {
     if options.wants(Subject::Speed) {
         speed::figures(&options.speed, &mut printer)?;
     }
+    if options.wants(Subject::Savings) {
+        let gpt2 = PatchTokenizer::from_file(texts::gpt2())?;
+        savings::figures(&options.domains.domains()?, &gpt2, options.speed.swaps, &mut printer)?;
+    }
+    if options.wants(Subject::Building) {
+        building::figures(options.domains.large(), options.builds, &mut printer)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// CPU time of the process so far.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn median(values: &[f64]) -> anyhow::Result<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.get(values.len() / 2).copied();
+    middle.context("nothing was measured in 0 rounds")
 }

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use patchtok::{PatchTokenizer, VocabBuilder};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::figure::{Figure, Goal, Printer};
 use crate::rivals::{self, Named, Ours};
 use crate::texts::{self, Text};
+use crate::{cpu_seconds, median};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,9 +30,9 @@ pub(crate) struct Options {
     /// How often each encoder encodes it; figures are medians.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Number of swaps of the patched tokenizer.
+    /// Number of swaps of the patched tokenizers.
     #[arg(long, default_value_t = 10_000)]
-    swaps: usize,
+    pub(crate) swaps: usize,
 }
 
 /// What a slow encoder encodes in a round.
@@ -40,11 +40,11 @@ const SLOW_BYTES: usize = 200_000;
 
 /// Prints the speed figures.
 pub(crate) fn figures(options: &Options, printer: &mut Printer) -> anyhow::Result<()> {
-    let path = texts::root().join("crates/patchtok/data/gpt2/tokenizer.json");
+    let path = texts::gpt2();
     let gpt2 = PatchTokenizer::from_file(&path)?;
     let patched = VocabBuilder::new(gpt2.clone())
         .swaps(options.swaps)
-        .build(texts::train()?)?
+        .build(texts::demo("manual-train")?)?
         .tokenizer;
     let patched_name = format!("patchtok with {} swaps", options.swaps);
     let mut rivals = rivals::all(&path)?;
@@ -265,17 +265,4 @@ fn report(label: &str, encoders: &[Named<'_>], rates: &[Vec<f64>], printer: &mut
         }
     }
     Ok(())
-}
-
-/// CPU time of the process so far.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-fn median(values: &[f64]) -> anyhow::Result<f64> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.get(values.len() / 2).copied();
-    middle.context("nothing was measured; --rounds must be at least 1")
 }

@@ -49,9 +49,14 @@ pub(crate) fn code(file: Option<&Path>, bytes: usize) -> anyhow::Result<Text> {
     Text::new("code", fill(&text, bytes))
 }
 
-/// The part of the demo manual that tokenizers are adapted to.
-pub(crate) fn train() -> anyhow::Result<Corpus> {
-    Ok(Corpus::open(corpus("manual-train"))?)
+/// One of the demo's corpora.
+pub(crate) fn demo(name: &str) -> anyhow::Result<Corpus> {
+    Ok(Corpus::open(corpus(name))?)
+}
+
+/// GPT-2's tokenizer.
+pub(crate) fn gpt2() -> PathBuf {
+    root().join("crates/patchtok/data/gpt2/tokenizer.json")
 }
 
 /// The folder of the workspace.
