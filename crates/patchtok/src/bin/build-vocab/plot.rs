@@ -134,7 +134,7 @@ fn draw_tokens(area: &Area<'_>, report: &Report<'_>) -> Result<()> {
     let tokens: Vec<_> = report.build.tokens.iter().take(TOP).collect();
     let all = report.build.base.tokens.max(1) as f64;
     area.draw_text(
-        "New tokens by what they save, % of the tokens of the corpus",
+        "New tokens (· is a blank) by what they save, % of the tokens of the corpus",
         &text(22, INK, HPos::Left),
         (0, 20),
     )?;
@@ -153,9 +153,9 @@ fn draw_tokens(area: &Area<'_>, report: &Report<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A token in quotes, its end left out if it is long.
+/// A token in quotes, with blanks that can be counted, its end left out if it is long.
 fn shown(token: &str) -> String {
-    let shown = format!("{token:?}");
+    let shown = format!("{token:?}").replace(' ', "·");
     if shown.chars().count() <= LABEL {
         return shown;
     }

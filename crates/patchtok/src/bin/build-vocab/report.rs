@@ -249,7 +249,7 @@ impl<'c> Report<'c> {
             let used = build.removed.iter().filter(|removed| removed.uses > 0).count();
             writeln!(
                 out,
-                "\nremoved tokens by their uses, of {used} of {} in the corpus\n{:>10} {:>8}  token",
+                "\nremoved tokens by their uses; the corpus uses {used} of {}\n{:>10} {:>8}  token",
                 build.removed.len(),
                 "corpus",
                 "held-out"
