@@ -14,7 +14,7 @@ const OUTSIDE: [&str; 4] = ["python-doc", "fortunes", "manpages-de", "manpages-j
 const LARGE: &str = "hundred-megabytes";
 
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Corpora {
     /// Folder with the corpora [default: target/corpora of the workspace].
     #[arg(long, value_name = "DIR")]
     corpora: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub(crate) struct Domains {
     pub(crate) missing: Vec<String>,
 }
 
-impl Options {
+impl Corpora {
     /// The corpora that are there, or without any the demo's.
     pub(crate) fn domains(&self) -> anyhow::Result<Domains> {
         let mut missing = Vec::new();

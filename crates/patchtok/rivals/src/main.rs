@@ -35,7 +35,7 @@ struct Options {
     #[command(flatten)]
     speed: speed::Options,
     #[command(flatten)]
-    domains: domains::Options,
+    corpora: domains::Corpora,
     /// How often a vocabulary is built; figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3)]
     builds: usize,
@@ -82,10 +82,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     if options.wants(Subject::Savings) {
         let gpt2 = PatchTokenizer::from_file(texts::gpt2())?;
-        savings::figures(&options.domains.domains()?, &gpt2, options.speed.swaps, &mut printer)?;
+        savings::figures(&options.corpora.domains()?, &gpt2, options.speed.swaps, &mut printer)?;
     }
     if options.wants(Subject::Building) {
-        building::figures(options.domains.large(), options.builds, &mut printer)?;
+        building::figures(options.corpora.large(), options.builds, &mut printer)?;
     }
     Ok(ExitCode::SUCCESS)
 }

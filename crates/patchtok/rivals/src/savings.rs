@@ -30,7 +30,11 @@ pub(crate) fn figures(
         let mut savings = Vec::new();
         for (name, counter) in &methods {
             let saving = TokenCount::by(counter, &domain.heldout)?.saving_percent(&base);
-            printer.print(Figure::new(format!("saving on held-out {}: {name}", domain.name), saving, "%"))?;
+            printer.print(Figure::new(
+                format!("saving on held-out {}: {name}", domain.name),
+                saving,
+                "%",
+            ))?;
             savings.push(saving);
         }
         printer.print(Figure::goal(
@@ -83,7 +87,10 @@ fn methods(domain: &Domain, gpt2: &PatchTokenizer, swaps: usize) -> anyhow::Resu
     };
     Ok([
         ("swap-BPE", swap_bpe(Mode::Swap, Segmentation::Bpe)?),
-        ("swap-BPE, fewest tokens", swap_bpe(Mode::Swap, Segmentation::MinTokens)?),
+        (
+            "swap-BPE, fewest tokens",
+            swap_bpe(Mode::Swap, Segmentation::MinTokens)?,
+        ),
         ("grown", swap_bpe(Mode::Grow, Segmentation::Bpe)?),
         ("AdaptiVocab as published", adaptivocab(AdaptivocabForm::Paper)?),
         ("AdaptiVocab as released", adaptivocab(AdaptivocabForm::Released)?),
