@@ -49,7 +49,7 @@ impl Corpora {
                 None => missing.push(format!("{name}: {HOW}")),
             }
         }
-        let (adapted, outside): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| ADAPTED.contains(name));
+        let (adapted, mut outside): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| ADAPTED.contains(name));
         let mut adapted: Vec<_> = adapted
             .into_iter()
             .map(|(name, corpus)| {
@@ -63,11 +63,11 @@ impl Corpora {
                 train: texts::demo("manual-train")?,
                 heldout: texts::demo("manual-heldout")?,
             });
+            outside.push(("demo rust", texts::demo("rust-heldout")?));
         }
-        let outside = [("demo rust", texts::demo("rust-heldout")?)].into_iter().chain(outside);
         Ok(Domains {
             adapted,
-            outside: outside.collect(),
+            outside,
             missing,
         })
     }
