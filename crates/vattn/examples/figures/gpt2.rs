@@ -23,7 +23,7 @@ pub(crate) fn geometry(sequences: usize, frame_bytes: usize) -> Result<Geometry>
 /// Writes every row of a sequence.
 pub(crate) fn fill(cache: &mut KvCache, seq: SeqId, seed: u8) -> Result<()> {
     let len = cache.len(seq)?;
-    for layer in 0..LAYERS {
+    for layer in 0..cache.geometry().layers() {
         let (k, v) = cache.rows_mut(seq, layer, 0..len)?;
         k.fill(seed);
         v.fill(seed ^ 0xff);

@@ -56,67 +56,100 @@ fn background_supply() -> Result<Figure> {
     .baseline("4 KiB pages, call of the backend", calls::base_pages()?))
 }
 
-/// Reading what attention reads, one head after the other: 256 bytes of each row. With the pages that the mapper thread has made
-/// huge, and without.
+/// What a head of attention reads: `head` bytes of each of `tokens` rows.
+struct Reads {
+    model: &'static str,
+    row: usize,
+    head: usize,
+    tokens: usize,
+    layers: usize,
+    goal: Goal,
+}
+
+/// Reading what attention reads, one head after the other, with the pages that the mapper thread has made huge, and without. What
+/// is gained depends on how many small pages a region has, of which the processor keeps some thousands in mind, and on how
+/// many bytes are read out of each.
 fn strided_reads() -> Result<Vec<Figure>> {
-    [
-        (1365, "4 MiB a region"),
-        (1024, "3 MiB a region, of which 2 can be huge"),
-    ]
-    .into_iter()
-    .map(|(tokens, what)| {
+    let reads = |model, row, head, tokens, layers, goal| Reads {
+        model,
+        row,
+        head,
+        tokens,
+        layers,
+        goal,
+    };
+    let mut figures = Vec::new();
+    for reads in [
+        reads("GPT-2, f32", 3072, 256, 16_384, 2, Goal::AtLeast(1.5)),
+        reads("GPT-2, f32", 3072, 256, 1365, 12, Goal::None),
+        reads("Llama 2 7B, f16", 8192, 256, 8192, 2, Goal::None),
+    ] {
+        let before = huge_bytes()?;
+        let caches = [long_sequence(&reads, false)?, long_sequence(&reads, true)?];
+        let bytes = (reads.tokens * 2 * reads.layers * reads.row) as f64;
+        let share = 100.0 * (huge_bytes()? - before) / bytes;
         let mut rates = [Vec::new(), Vec::new()];
-        let caches: Vec<_> = [false, true]
-            .into_iter()
-            .map(|mapper| long_sequences(tokens, mapper))
-            .collect::<Result<_>>()?;
-        for _ in 0..7 {
-            for (rates, (cache, sequences)) in rates.iter_mut().zip(&caches) {
-                let (time, sum) = nanos(|| walk(cache, sequences));
+        for _ in 0..9 {
+            for (rates, (cache, seq)) in rates.iter_mut().zip(&caches) {
+                let (time, sum) = nanos(|| walk(cache, *seq, &reads));
                 std::hint::black_box(sum?);
-                rates.push((sequences.len() * tokens * 2 * gpt2::LAYERS * gpt2::ROW) as f64 / time);
+                rates.push(bytes / time);
             }
         }
         let [base, huge] = rates.map(median);
-        let name = format!("strided reads with huge pages over those without, {what}");
-        Ok(Figure::measured("memory", &name, huge / base, "times")
-            .goal(if tokens == 1365 { Goal::AtLeast(1.5) } else { Goal::None })
-            .baseline(&format!("{huge:.1} GB/s, 4 KiB pages {base:.1} GB/s"), 1.0))
-    })
-    .collect()
+        let name = format!(
+            "{}, {} tokens, {} bytes of each row",
+            reads.model, reads.tokens, reads.head
+        );
+        figures.extend([
+            Figure::measured(
+                "memory",
+                &format!("strided reads with huge pages: {name}"),
+                huge / base,
+                "times",
+            )
+            .goal(reads.goal)
+            .baseline(&format!("{huge:.1} GB/s, 4 KiB pages {base:.1} GB/s"), 1.0),
+            Figure::measured("memory", "part of these rows on huge pages", share, "%"),
+        ]);
+    }
+    Ok(figures)
 }
 
-/// Two sequences with every row written.
-fn long_sequences(tokens: usize, mapper: bool) -> Result<(KvCache, Vec<SeqId>)> {
+/// Bytes of shared memory that this process has mapped as huge pages.
+fn huge_bytes() -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("ShmemPmdMapped:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.unwrap_or(0.0) * 1024.0)
+}
+
+/// A sequence with every row written.
+fn long_sequence(reads: &Reads, mapper: bool) -> Result<(KvCache, SeqId)> {
     let geometry = vattn::Geometry::builder()
-        .layers(gpt2::LAYERS)
-        .row_bytes(gpt2::ROW)
-        .max_tokens(tokens)
-        .max_sequences(2)
+        .layers(reads.layers)
+        .row_bytes(reads.row)
+        .max_tokens(reads.tokens)
+        .max_sequences(1)
         .build()?;
     let mut cache = KvCache::with_config(geometry, Config::new(1 << 30).mapper(mapper))?;
-    let sequences: Vec<_> = (0..2).map(|_| cache.admit(tokens)).collect::<Result<_, _>>()?;
-    for &seq in &sequences {
-        gpt2::fill(&mut cache, seq, 3)?;
-    }
+    let seq = cache.admit(reads.tokens)?;
+    gpt2::fill(&mut cache, seq, 3)?;
     cache.settle();
-    Ok((cache, sequences))
+    Ok((cache, seq))
 }
 
 /// Adds up all rows, head by head.
-fn walk(cache: &KvCache, sequences: &[SeqId]) -> Result<u64> {
-    const HEAD: usize = 256;
+fn walk(cache: &KvCache, seq: SeqId, reads: &Reads) -> Result<u64> {
     let mut sum = 0_u64;
-    for &seq in sequences {
-        for layer in 0..gpt2::LAYERS {
-            for rows in [cache.k(seq, layer)?, cache.v(seq, layer)?] {
-                for head in (0..gpt2::ROW).step_by(HEAD) {
-                    for row in rows.chunks_exact(gpt2::ROW) {
-                        let part = row[head..head + HEAD].as_chunks::<8>().0;
-                        sum = part
-                            .iter()
-                            .fold(sum, |sum, &word| sum.wrapping_add(u64::from_le_bytes(word)));
-                    }
+    for layer in 0..reads.layers {
+        for rows in [cache.k(seq, layer)?, cache.v(seq, layer)?] {
+            for head in (0..reads.row).step_by(reads.head) {
+                for row in rows.chunks_exact(reads.row) {
+                    let part = row[head..head + reads.head].as_chunks::<8>().0;
+                    sum = part
+                        .iter()
+                        .fold(sum, |sum, &word| sum.wrapping_add(u64::from_le_bytes(word)));
                 }
             }
         }
@@ -169,7 +202,8 @@ fn shrink() -> Result<Figure> {
             Config::new(1 << 30).warm_bytes(1 << 30).mapper(true),
         )?;
         let sequences: Vec<_> = (0..SEQUENCES).map(|_| cache.admit(500)).collect::<Result<_, _>>()?;
-        let limit = cache.stats().used_bytes / 2;
+        let geometry = cache.geometry();
+        let limit = SEQUENCES / 2 * geometry.sequence_frames(500) * geometry.frame_bytes();
         cache.set_limit(limit);
         let freed = Instant::now();
         for &seq in &sequences[..SEQUENCES / 2] {
