@@ -171,7 +171,8 @@ pub(crate) struct Locked<'a, B: Backend> {
 
 impl<B: Backend> Drop for Locked<'_, B> {
     fn drop(&mut self) {
-        if self.holds {
+        // Without the lock it is dropped only by a panic within a wait.
+        if self.holds && self.state.is_some() {
             self.desk.hold = false;
             self.call_mapper();
         }
