@@ -25,22 +25,24 @@ fn cache(backend: &CudaBackend) -> KvCache<CudaBackend> {
 
 #[test]
 fn what_a_pool_holds_unused_is_had() {
-    let emulator = Emulator::new(KNOBS);
-    let backend = CudaBackend::open(0).unwrap();
-    let driver = backend.driver();
-    driver.set_pool_threshold(u64::MAX).unwrap();
-    let tensor = driver.allocate(StreamHandle::LEGACY, 12 * FRAME).unwrap();
-    driver.free(StreamHandle::LEGACY, tensor).unwrap();
+    for mode in ["lazy=0,dirty=0", "lazy=1,dirty=1"] {
+        let emulator = Emulator::new(&format!("{KNOBS},{mode}"));
+        let backend = CudaBackend::open(0).unwrap();
+        let driver = backend.driver();
+        driver.set_pool_threshold(u64::MAX).unwrap();
+        let tensor = driver.allocate(StreamHandle::LEGACY, 12 * FRAME).unwrap();
+        driver.free(StreamHandle::LEGACY, tensor).unwrap();
 
-    let mut cache = cache(&backend);
-    let seq = cache.admit(2).unwrap();
-    assert!(!emulator.findings().calls.contains_key("cuMemPoolTrimTo"));
-    cache.grow(seq, 8).unwrap();
-    assert_eq!(emulator.findings().calls["cuMemPoolTrimTo"], 1);
-    drop(cache);
-    drop(backend);
-    emulator.assert_no_leaks();
-    emulator.assert_no_refusals();
+        let mut cache = cache(&backend);
+        let seq = cache.admit(2).unwrap();
+        assert!(!emulator.findings().calls.contains_key("cuMemPoolTrimTo"));
+        cache.grow(seq, 8).unwrap();
+        assert_eq!(emulator.findings().calls["cuMemPoolTrimTo"], 1);
+        drop(cache);
+        drop(backend);
+        emulator.assert_no_leaks();
+        emulator.assert_no_refusals();
+    }
 }
 
 #[test]
