@@ -220,3 +220,47 @@ impl Words {
 fn hash(word: &[u8]) -> u64 {
     Hasher::with_seed(0).hash_one(word)
 }
+
+/// Sequences of tokens and what became of them, of bounded size.
+#[derive(Debug, Default)]
+pub(super) struct Sequences {
+    /// Where each sequence is in `tokens`, and how many tokens it and what became of it have.
+    stored: HashTable<(u32, u8, u8)>,
+    /// What became of a sequence stands behind it.
+    tokens: Vec<u32>,
+}
+
+impl Sequences {
+    /// What becomes of `sequence`, which has fewer than 256 tokens, as remembered or from `encode`, which
+    /// appends it to what it is given.
+    pub(super) fn get(&mut self, sequence: &[u32], encode: impl FnOnce(&mut Vec<u32>)) -> &[u32] {
+        let hash = hash_tokens(sequence);
+        let known = self.stored.find(hash, |&(start, length, _)| {
+            self.tokens[start as usize..][..usize::from(length)] == *sequence
+        });
+        let (start, length, count) = match known {
+            Some(known) => *known,
+            None => {
+                if self.tokens.len() > MAX_LENGTHS {
+                    self.stored.clear();
+                    self.tokens.clear();
+                }
+                let start = self.tokens.len();
+                self.tokens.extend_from_slice(sequence);
+                encode(&mut self.tokens);
+                let count = self.tokens.len() - start - sequence.len();
+                let stored = (start as u32, sequence.len() as u8, count as u8);
+                let tokens = &self.tokens;
+                self.stored.insert_unique(hash, stored, |&(start, length, _)| {
+                    hash_tokens(&tokens[start as usize..][..usize::from(length)])
+                });
+                stored
+            }
+        };
+        &self.tokens[start as usize + usize::from(length)..][..usize::from(count)]
+    }
+}
+
+fn hash_tokens(tokens: &[u32]) -> u64 {
+    Hasher::with_seed(0).hash_one(tokens)
+}

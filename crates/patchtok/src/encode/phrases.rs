@@ -4,13 +4,19 @@
 //! tokens on both sides have nothing to do with each other, and what is between two such places, an
 //! island, is short. `docs/tokenizer.md` has the argument.
 
-use super::cache::{self, INLINE, Key, Table};
+use super::cache::{self, INLINE, Key, Sequences, Table};
 use super::merges::{NO_RANK, Pairs, pair_hash};
 use super::scan;
 use crate::model::{Merge, Model};
 
 /// Added to a token with which nothing before it may be joined: a chunk starts there.
 pub(super) const CUT: u32 = 1 << 31;
+
+/// The bits of a token that are its id (`model::MAX_VOCAB` is 2^24).
+const ID: u32 = 0x00FF_FFFF;
+
+/// Tokens that are copied at once: a copy of fixed size takes a few instructions.
+const AT_ONCE: usize = 8;
 
 /// Bits of the filter for each merge, at least.
 const BITS_PER_MERGE: usize = 8;
@@ -41,8 +47,19 @@ pub(super) struct Pending {
     pub(super) tokens: Vec<u32>,
     /// So many of their first pairs are known to be linked.
     linked: usize,
-    /// Short islands and what became of them.
-    islands: Table,
+    islands: Islands,
+}
+
+/// What became of islands.
+#[derive(Debug)]
+struct Islands {
+    /// Of those whose tokens fit into a key.
+    short: Table,
+    /// Of longer ones.
+    long: Sequences,
+    /// An island without the mark of a chunk, and what became of it.
+    tokens: Vec<u32>,
+    made: Vec<u32>,
 }
 
 impl Default for Pending {
@@ -50,7 +67,12 @@ impl Default for Pending {
         Pending {
             tokens: Vec::new(),
             linked: 0,
-            islands: Table::new(ISLAND_SETS),
+            islands: Islands {
+                short: Table::new(ISLAND_SETS),
+                long: Sequences::default(),
+                tokens: Vec::new(),
+                made: Vec::new(),
+            },
         }
     }
 }
@@ -75,7 +97,7 @@ impl Phrases {
             shift: 64 - bits.trailing_zeros(),
             pairs: Pairs::new(merges, id_bits)?,
             id_bits,
-            longest_key: (KEY_BITS / id_bits) as usize,
+            longest_key: ((KEY_BITS / id_bits) as usize).min(AT_ONCE),
         };
         // The first and the last token of the first stage in each token.
         let mut ends: Vec<[u32; 2]> = (0..model.vocab().len() as u32).map(|id| [id, id]).collect();
@@ -102,66 +124,124 @@ impl Phrases {
             linked,
             islands,
         } = pending;
-        out.reserve(tokens.len());
-        let mut island = |tokens: &[u32], out: &mut Vec<u32>| match *tokens {
-            [token] => out.push(token & !CUT),
-            [left, right] => match self.pairs.get(left & !CUT, right) {
-                (NO_RANK, _) => out.extend_from_slice(&[left & !CUT, right]),
-                (_, token) => out.push(token),
-            },
-            _ if tokens.len() <= self.longest_key => self.short(tokens, islands, out),
-            _ if tokens.len() <= scan::LIMIT => self.scan(tokens, out),
-            _ => long(tokens, out),
-        };
-        let mut start = 0;
-        let mut at = *linked;
-        while at + 1 < tokens.len() {
-            let pairs = tokens[at..].windows(2).take(64);
-            let count = pairs.len();
-            let mut apart = 0u64;
-            for (place, pair) in pairs.enumerate() {
-                apart |= u64::from(!self.linked(pair[0], pair[1])) << place;
+        // Behind the tokens stands one that is apart from all, and room to look at many at once.
+        let count = tokens.len();
+        tokens.resize(count + AT_ONCE, CUT);
+        // Of the last token and the one behind it nothing is known before the end.
+        let pairs = if is_end { count } else { count.saturating_sub(1) };
+        let mut output = Output::new(out, count);
+        // The first token of the island at hand, and the first pair that was not looked at.
+        let (mut start, mut at) = (0, *linked);
+        while at < pairs {
+            let width = (pairs - at).min(64);
+            let mut links = 0u64;
+            for (place, pair) in tokens[at..=at + width].windows(2).enumerate() {
+                links |= u64::from(self.linked(pair[0], pair[1])) << place;
             }
+            let mut apart = !links & (u64::MAX >> (64 - width));
             while apart != 0 {
-                let end = at + apart.trailing_zeros() as usize + 1;
-                apart &= apart - 1;
-                island(&tokens[start..end], out);
-                start = end;
+                let place = apart.trailing_zeros();
+                let end = at + place as usize + 1;
+                if end - start > 1 {
+                    self.island(&tokens[start..], end - start, islands, &mut output, &mut long);
+                    start = end;
+                    apart &= apart - 1;
+                } else {
+                    // Tokens that stand alone, side by side.
+                    let alone = (!(apart >> place)).trailing_zeros();
+                    output.copy(&tokens[start..], alone as usize);
+                    start += alone as usize;
+                    apart &= u64::MAX.checked_shl(place + alone).unwrap_or(0);
+                }
             }
-            at += count;
+            at += width;
         }
-        if is_end {
-            if start < tokens.len() {
-                island(&tokens[start..], out);
+        output.finish();
+        tokens.truncate(count);
+        tokens.drain(..start);
+        *linked = at - start;
+    }
+
+    /// Puts out what the first `length` of `tokens`, an island of more than one, become.
+    #[inline]
+    fn island(
+        &self,
+        tokens: &[u32],
+        length: usize,
+        islands: &mut Islands,
+        output: &mut Output<'_>,
+        long: &mut impl FnMut(&[u32], &mut Vec<u32>),
+    ) {
+        if length == 2 {
+            let (left, right) = (tokens[0] & !CUT, tokens[1]);
+            let (rank, token) = self.pairs.get(left, right);
+            let is_joined = rank != NO_RANK;
+            output.put(
+                [if is_joined { token } else { left }, right, 0, 0],
+                2 - usize::from(is_joined),
+            );
+            return;
+        }
+        if length <= self.longest_key {
+            let key = self.key(tokens, length);
+            if let Some(found) = islands.short.get(key) {
+                return output.put(found.ids(), found.count());
             }
-            pending.clear();
+            return self.new_island(&tokens[..length], key, islands, output);
+        }
+        self.long_island(&tokens[..length], islands, output, long);
+    }
+
+    /// An island that the table does not hold.
+    #[cold]
+    #[inline(never)]
+    fn new_island(&self, tokens: &[u32], key: Key, islands: &mut Islands, output: &mut Output<'_>) {
+        islands.made.clear();
+        self.scan(tokens, &mut islands.made);
+        if let Some(made) = cache::Tokens::new(&islands.made) {
+            islands.short.insert(key, made);
+        }
+        output.extend(&islands.made);
+    }
+
+    /// An island whose tokens do not fit into a key.
+    #[inline(never)]
+    fn long_island(
+        &self,
+        tokens: &[u32],
+        islands: &mut Islands,
+        output: &mut Output<'_>,
+        long: &mut impl FnMut(&[u32], &mut Vec<u32>),
+    ) {
+        let Islands {
+            long: known,
+            tokens: unmarked,
+            made,
+            ..
+        } = islands;
+        if tokens.len() <= scan::LIMIT {
+            // Only the first may bear a mark.
+            unmarked.clear();
+            unmarked.extend_from_slice(tokens);
+            unmarked[0] &= !CUT;
+            output.extend(known.get(unmarked, |out| self.scan(unmarked, out)));
         } else {
-            *linked = at.saturating_sub(start);
-            tokens.drain(..start);
+            made.clear();
+            long(tokens, made);
+            output.extend(made);
         }
     }
 
-    /// Appends what an island whose tokens fit into a key becomes.
+    /// The key of the first `length` of `tokens`, behind which at least as many follow as a key can hold.
     #[inline]
-    fn short(&self, tokens: &[u32], islands: &mut Table, out: &mut Vec<u32>) {
+    fn key(&self, tokens: &[u32], length: usize) -> Key {
         let mut key = 0;
-        for &token in tokens {
-            key = key << self.id_bits | Key::from(token & !CUT);
+        for &token in &tokens[..self.longest_key] {
+            key = key << self.id_bits | Key::from(token & ID);
         }
-        key |= (tokens.len() as Key) << KEY_BITS;
-        if let Some(found) = islands.get(key) {
-            let start = out.len();
-            out.extend_from_slice(&found.ids());
-            out.truncate(start + found.count());
-        } else {
-            let start = out.len();
-            self.scan(tokens, out);
-            if out.len() - start <= INLINE
-                && let Some(tokens) = cache::Tokens::new(&out[start..])
-            {
-                islands.insert(key, tokens);
-            }
-        }
+        // The first ones stand above the others, which do not belong to it.
+        let others = (self.longest_key - length) as u32 * self.id_bits;
+        key >> others | (length as Key) << KEY_BITS
     }
 
     #[inline(never)]
@@ -181,5 +261,53 @@ impl Phrases {
     #[inline]
     fn bit(&self, left: u32, right: u32) -> usize {
         (pair_hash(left, right) >> self.shift) as usize
+    }
+}
+
+/// Tokens that are put out one after the other. There is room for all of them from the start.
+struct Output<'o> {
+    out: &'o mut Vec<u32>,
+    end: usize,
+}
+
+impl<'o> Output<'o> {
+    /// Appends at most `room` tokens to `out`.
+    fn new(out: &'o mut Vec<u32>, room: usize) -> Self {
+        let end = out.len();
+        out.resize(end + room + AT_ONCE, 0);
+        Output { out, end }
+    }
+
+    /// Appends the first `count` of `tokens`.
+    #[inline]
+    fn put(&mut self, tokens: [u32; INLINE], count: usize) {
+        self.out[self.end..self.end + INLINE].copy_from_slice(&tokens);
+        self.end += count;
+    }
+
+    /// Appends the first `count` of `tokens` without marks. Behind these stand at least as many more as
+    /// are copied at once.
+    #[inline]
+    fn copy(&mut self, tokens: &[u32], count: usize) {
+        let mut done = 0;
+        while done < count {
+            let from = &tokens[done..done + AT_ONCE];
+            let to = &mut self.out[self.end + done..self.end + done + AT_ONCE];
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from & !CUT;
+            }
+            done += AT_ONCE;
+        }
+        self.end += count;
+    }
+
+    fn extend(&mut self, tokens: &[u32]) {
+        self.out[self.end..self.end + tokens.len()].copy_from_slice(tokens);
+        self.end += tokens.len();
+    }
+
+    /// Gives the room back that was not needed.
+    fn finish(self) {
+        self.out.truncate(self.end);
     }
 }

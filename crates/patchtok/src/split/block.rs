@@ -5,6 +5,8 @@
 //! from them by shifts and logical operations. What depends on bytes behind the block, or on
 //! characters that are not ASCII, is left to the caller.
 
+use wide::u8x16;
+
 use super::gpt2;
 
 /// Bytes that are looked at together, one bit of a `u64` each.
@@ -112,42 +114,52 @@ fn below(end: u32) -> u64 {
     if end < 64 { (1 << end) - 1 } else { u64::MAX }
 }
 
-/// The sets of `block`, eight bytes at a time in one word.
+/// The sets of `block`, sixteen bytes at a time.
 #[inline]
 fn classify(block: &[u8; WIDTH]) -> Classes {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    /// Bit 7 of each byte of `word`, whose bytes are below 0x80, that is at least `from`.
-    fn at_least(word: u64, from: u8) -> u64 {
-        word + ONES * u64::from(0x80 - from)
-    }
-    /// Bit 7 of each byte of `word` that is in `from..=to`.
-    fn within(word: u64, from: u8, to: u8) -> u64 {
-        at_least(word, from) & !at_least(word, to + 1)
-    }
-    /// Bits 7, 15, … of `word` as its lowest eight.
-    fn gather(word: u64) -> u64 {
-        ((word & HIGH) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
-    }
     let mut classes = Classes::default();
-    let (words, _) = block.as_chunks::<8>();
-    for (word, shift) in words.iter().zip((0..).step_by(8)) {
-        let word = u64::from_le_bytes(*word);
-        let low = word & !HIGH;
+    let (vectors, _) = block.as_chunks::<16>();
+    for (&bytes, shift) in vectors.iter().zip((0..).step_by(16)) {
+        let bytes = u8x16::new(bytes);
+        let is = |byte: u8| bytes.simd_eq(u8x16::splat(byte));
         // What is not ASCII is in none of the sets.
-        let letters = within(low | (ONES * 0x20), b'a', b'z') & !word;
-        let numbers = within(low, b'0', b'9') & !word;
-        let blanks = within(low, b' ', b' ') & !word;
-        let spaces = within(low, b'\t', b'\r') & !word | blanks;
-        let apostrophes = within(low, b'\'', b'\'') & !word;
-        let newlines = within(low, b'\n', b'\n') & !word;
-        classes.newlines |= gather(newlines) << shift;
-        classes.letters |= gather(letters) << shift;
-        classes.numbers |= gather(numbers) << shift;
-        classes.spaces |= gather(spaces) << shift;
-        classes.blanks |= gather(blanks) << shift;
-        classes.apostrophes |= gather(apostrophes) << shift;
-        classes.not_ascii |= gather(word) << shift;
+        let within = |bytes: u8x16, from: u8, to: u8| {
+            let above = bytes - u8x16::splat(from);
+            above.simd_lt(u8x16::splat(to - from + 1))
+        };
+        let set = |mask: u8x16| u64::from(mask.to_bitmask()) << shift;
+        let blanks = is(b' ');
+        classes.letters |= set(within(bytes | u8x16::splat(0x20), b'a', b'z'));
+        classes.numbers |= set(within(bytes, b'0', b'9'));
+        classes.spaces |= set(within(bytes, b'\t', b'\r') | blanks);
+        classes.blanks |= set(blanks);
+        classes.apostrophes |= set(is(b'\''));
+        classes.newlines |= set(is(b'\n'));
+        classes.not_ascii |= set(bytes);
     }
     classes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::class::{Class, class_of};
+    use super::*;
+
+    #[test]
+    fn every_byte_is_in_its_sets() {
+        for byte in 0..=255u8 {
+            let mut block = [byte; WIDTH];
+            block[usize::from(byte) % WIDTH] = b'x';
+            let classes = classify(&block);
+            let bytes = |set: u64, is: &dyn Fn(u8) -> bool| (0..WIDTH).all(|at| (set >> at & 1 != 0) == is(block[at]));
+            let class = |class| move |byte: u8| byte.is_ascii() && class_of(char::from(byte)) == class;
+            assert!(bytes(classes.letters, &class(Class::Letter)), "{byte}");
+            assert!(bytes(classes.numbers, &class(Class::Number)), "{byte}");
+            assert!(bytes(classes.spaces, &class(Class::Space)), "{byte}");
+            assert!(bytes(classes.blanks, &|byte| byte == b' '), "{byte}");
+            assert!(bytes(classes.apostrophes, &|byte| byte == b'\''), "{byte}");
+            assert!(bytes(classes.newlines, &|byte| byte == b'\n'), "{byte}");
+            assert!(bytes(classes.not_ascii, &|byte| !byte.is_ascii()), "{byte}");
+        }
+    }
 }

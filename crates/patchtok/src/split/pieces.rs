@@ -100,42 +100,37 @@ fn for_each_of_gpt2<const CHUNKS: bool>(splitter: Splitter, text: &str, start: S
             pieces = pieces & inside | u64::from(pieces & !inside != 0) << left;
         }
         pieces &= !1;
+        // Where a set of places starts whose only one is behind the block.
+        let mut origin = at;
         if pieces == 0 {
             let length = gpt2::first_piece(&text[at..]);
             let end = at + length;
             let alone = CHUNKS && chunk::is_chunk(splitter, &text[..at], &text[at..end], &text[end..]);
-            if length >= WIDTH {
-                let mut head = [0; HEAD];
-                head.copy_from_slice(&window[..HEAD]);
-                visit(Piece {
-                    head,
-                    start: at,
-                    end,
-                    cut: cut || alone,
-                });
-                (at, cut) = (end, alone);
-                continue;
-            }
-            pieces = 1 << length;
+            let place = length.min(WIDTH - 1);
+            origin = end - place;
+            pieces = 1 << place;
             cuts = if alone { 1 | pieces } else { 0 };
         }
-        let mut begin = 0;
+        let mut begin = at;
+        let mut place = 0;
         cuts |= u64::from(cut);
         while pieces != 0 {
-            let end = pieces.trailing_zeros() as usize;
-            pieces &= pieces - 1;
             let mut head = [0; HEAD];
-            head.copy_from_slice(&window[begin..begin + HEAD]);
+            head.copy_from_slice(&window[place..place + HEAD]);
+            let is_cut = cuts >> place & 1 != 0;
+            place = pieces.trailing_zeros() as usize;
+            pieces &= pieces - 1;
+            let end = origin + place;
             visit(Piece {
                 head,
-                start: at + begin,
-                end: at + end,
-                cut: cuts >> begin & 1 != 0,
+                start: begin,
+                end,
+                cut: is_cut,
             });
             begin = end;
         }
-        at += begin;
-        cut = cuts >> begin & 1 != 0;
+        at = begin;
+        cut = cuts >> place & 1 != 0;
     }
 }
 
