@@ -20,7 +20,7 @@ pub(super) const LONGEST_STORED: usize = 255;
 pub(super) const INLINE: usize = 4;
 
 /// Number of sets of the table of words; 1 MiB in all.
-const WORD_SETS: u32 = 1 << 14;
+const WORD_SETS: u32 = 1 << 13;
 
 /// Bounds of the store, in words and in bytes and tokens of words. It is emptied when it is full.
 const MAX_WORDS: usize = 1 << 17;

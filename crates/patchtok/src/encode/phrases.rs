@@ -22,7 +22,7 @@ const AT_ONCE: usize = 8;
 const BITS_PER_MERGE: usize = 8;
 
 /// Number of sets of the table of islands; 1 MiB in all.
-const ISLAND_SETS: u32 = 1 << 14;
+const ISLAND_SETS: u32 = 1 << 13;
 
 /// Bits of a key that hold the tokens of an island; those above them hold their number.
 const KEY_BITS: u32 = 120;
