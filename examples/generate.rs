@@ -10,8 +10,10 @@ use anyhow::Result;
 use clap::Parser;
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, Request, Sampling};
 use fused_model::kv::VirtualKv;
-use fused_model::{CausalLm, Gpt2, Options};
+use fused_model::{CausalLm, end_ids};
 use patchtok::PatchTokenizer;
+
+mod common;
 
 /// Continue a text with a model.
 #[derive(Debug, Parser)]
@@ -21,6 +23,8 @@ struct Args {
     /// Hugging Face directory of the model and its tokenizer.
     #[arg(long)]
     model: PathBuf,
+    #[command(flatten)]
+    run: common::RunArgs,
     /// Most new tokens.
     #[arg(long, default_value_t = 100)]
     max_tokens: usize,
@@ -44,13 +48,13 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let tokenizer = PatchTokenizer::load(&args.model)?;
-    let mut model = Gpt2::load(&args.model, Options::default())?;
+    let mut model = common::load(&args.model, args.run.options())?;
     let mut kv = VirtualKv::new(&model.kv_geometry(1), 64 << 10, 1 << 30)?;
     let config = EngineConfig {
         max_batch: 1,
         ..EngineConfig::default()
     };
-    let mut engine = Engine::new(&mut model, &mut kv, config)?.with_tokenizer(&tokenizer)?;
+    let mut engine = Engine::new(model.as_mut(), &mut kv, config)?.with_tokenizer(&tokenizer)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -58,20 +62,24 @@ fn main() -> Result<()> {
         seed: args.seed,
         ..Sampling::GREEDY
     };
+    let mut stop_ids = end_ids(&args.model)?;
+    stop_ids.extend(tokenizer.eos_id());
     engine.submit(Request {
-        stop_ids: tokenizer.eos_id().into_iter().collect(),
+        stop_ids,
         stop_strings: args.stop,
         ..Request::sampled(tokenizer.encode(&args.prompt), args.max_tokens, sampling)
     })?;
 
     let mut out = io::stdout().lock();
     write!(out, "{}", args.prompt)?;
-    let (start, mut tokens, mut result) = (Instant::now(), 0, Ok(()));
+    // Decoding is timed from the first token on: before it the prompt is read.
+    let (mut first, mut tokens, mut result) = (None, 0, Ok(()));
     while !engine.is_idle() && result.is_ok() {
         engine.step(Instant::now(), &mut |event| {
             let text = match event {
                 Event::Token { text, .. } => {
                     tokens += 1;
+                    first.get_or_insert_with(Instant::now);
                     text
                 }
                 Event::Finished {
@@ -89,6 +97,8 @@ fn main() -> Result<()> {
     }
     result.map_err(anyhow::Error::from_boxed)?;
     writeln!(out)?;
-    eprintln!("{:.1} tokens/s", f64::from(tokens) / start.elapsed().as_secs_f64());
+    if let (Some(first), 2..) = (first, tokens) {
+        eprintln!("{:.1} tokens/s", f64::from(tokens - 1) / first.elapsed().as_secs_f64());
+    }
     Ok(())
 }

@@ -30,6 +30,14 @@ pub enum ModelError {
         /// What is wrong with it.
         why: String,
     },
+    /// A model is not in the cache of the Hugging Face Hub.
+    #[error("model {model}: {why}")]
+    Hub {
+        /// Its name.
+        model: String,
+        /// What is missing.
+        why: String,
+    },
     /// A request the model cannot serve: too long, empty, or with an id outside the vocabulary.
     #[error("{0}")]
     Request(String),

@@ -44,6 +44,7 @@
 
 pub mod adapt;
 mod attention;
+pub mod chat;
 mod config;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -51,6 +52,7 @@ pub mod engine;
 mod error;
 mod files;
 mod gpt2;
+pub mod hub;
 mod kernels;
 pub mod kv;
 mod linear;
@@ -78,5 +80,5 @@ pub use llama::{Llama, LlamaConfig, RopeScaling};
 pub use load::{end_ids, load, load_and_tell};
 pub use model::{CausalLm, Chunk, Logits, Options, argmax};
 pub use params::{Params, SaveAs};
-pub use score::{Score, score};
+pub use score::{Score, score, score_model};
 pub use weights::Progress;

@@ -4,6 +4,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::ModelError;
+use crate::kv::KvStore;
+use crate::model::{CausalLm, Chunk, Logits};
 use crate::params::Params;
 use crate::pass::{Batch, Pass};
 use crate::train::check_ids;
@@ -75,6 +77,66 @@ pub fn score(params: &Params, start: u32, ids: &[u32], bytes: usize) -> Result<S
     })
 }
 
+/// Tokens of a pass of [`score_model`].
+const CHUNK: usize = 128;
+
+/// As [`score`], for any model: rows go through `kv`, one window at a time.
+///
+/// # Errors
+/// As [`CausalLm::forward`].
+pub fn score_model(
+    model: &mut dyn CausalLm,
+    kv: &mut dyn KvStore,
+    start: u32,
+    ids: &[u32],
+    bytes: usize,
+) -> Result<Score, ModelError> {
+    let vocab = model.vocab_size();
+    check_ids(ids, vocab)?;
+    let sequence: Vec<u32> = std::iter::once(start).chain(ids.iter().copied()).collect();
+    let mut nats = 0.0;
+    for (first, new, end) in windows(ids.len(), model.context()) {
+        let id = kv.open()?;
+        let mut read = first;
+        while read < end {
+            // Of rows that were scored in the window before, no logits are needed.
+            let (next, wanted) = match read < new {
+                true => (new.min(read + CHUNK), Logits::Last),
+                false => (end.min(read + CHUNK), Logits::All),
+            };
+            let chunk = Chunk {
+                sequence: id,
+                ids: &sequence[read..next],
+            };
+            match model.forward(kv, &[chunk], wanted) {
+                Ok(logits) if wanted == Logits::All => {
+                    let rows = logits.chunks_exact(vocab).zip(&sequence[read + 1..=next]);
+                    nats += rows.map(|(row, &target)| loss(row, target)).sum::<f64>();
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    kv.free(id)?;
+                    return Err(error);
+                }
+            }
+            read = next;
+        }
+        kv.free(id)?;
+    }
+    Ok(Score {
+        bits: nats / std::f64::consts::LN_2,
+        tokens: ids.len(),
+        bytes,
+    })
+}
+
+/// Information of `target` under a row of logits, in nats.
+fn loss(logits: &[f32], target: u32) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - top).exp()).sum();
+    sum.ln() - f64::from(logits[target as usize] - top)
+}
+
 /// Windows `(first, new, end)` over `len` predictions: the window reads `first..end` and scores `new..end`.
 fn windows(len: usize, context: usize) -> Vec<(usize, usize, usize)> {
     let mut windows = Vec::new();
@@ -109,6 +171,22 @@ mod tests {
                 assert_eq!(next, len);
             }
         }
+    }
+
+    /// A model behind a KV store needs what the whole-sequence pass says, over windows that overlap.
+    #[test]
+    fn a_model_and_its_weights_score_the_same() {
+        let params = Params::random(Gpt2Config::new(32, 16, 8, 2, 2), 1);
+        let ids: Vec<u32> = (0..61).map(|i| i * i % 32).collect();
+        let want = score(&params, 3, &ids, 100).unwrap();
+        let mut model = crate::Gpt2::new(&params, crate::Options::default()).unwrap();
+        let mut kv = crate::kv::StaticKv::new(&model.kv_geometry(1)).unwrap();
+        let got = score_model(&mut model, &mut kv, 3, &ids, 100).unwrap();
+        assert!((got.bits - want.bits).abs() < 1e-3, "{got:?} {want:?}");
+        assert_eq!((got.tokens, got.bytes), (want.tokens, want.bytes));
+        assert!(score_model(&mut model, &mut kv, 32, &ids, 1).is_err());
+        assert!(score_model(&mut model, &mut kv, 0, &[32], 1).is_err());
+        assert_eq!(kv.memory().used_bytes, 0);
     }
 
     #[test]

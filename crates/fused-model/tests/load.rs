@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fused_model::hub::Hub;
 use fused_model::{Gpt2Config, Options, Params, SaveAs, end_ids, load, load_and_tell};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -201,4 +202,63 @@ fn ids_that_end_a_text() {
         "\"eos_token_id\": null",
     );
     assert_eq!(end_ids(dir.path()).unwrap(), [] as [u32; 0]);
+}
+
+/// A cache as `huggingface_hub` leaves it, with links to blobs.
+#[test]
+fn models_of_the_hub_are_found_in_its_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub::offline(cache.path());
+    let repository = cache.path().join("models--some-org--tiny.model");
+    let snapshot = repository.join("snapshots/0123abcd");
+    let blobs = repository.join("blobs");
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(&blobs).unwrap();
+    let refused = |model: &str| hub.directory(model).unwrap_err().to_string();
+    assert!(refused("some-org/tiny.model").contains("lacks revision \"main\""));
+
+    std::fs::write(repository.join("refs/main"), "0123abcd").unwrap();
+    let error = refused("some-org/tiny.model");
+    assert!(
+        error.contains("lacks config.json, model.safetensors") && error.contains("offline"),
+        "{error}"
+    );
+    let link = |name: &str| {
+        std::fs::copy(fixture("llama-tiny/stretched").join(name), blobs.join(name)).unwrap();
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), snapshot.join(name)).unwrap();
+    };
+    link("config.json");
+    link("model.safetensors.index.json");
+    link("model-00001-of-00003.safetensors");
+    link("model-00003-of-00003.safetensors");
+    assert!(refused("some-org/tiny.model").contains("lacks model-00002-of-00003.safetensors,"));
+    link("model-00002-of-00003.safetensors");
+    for name in [
+        "some-org/tiny.model",
+        "some-org/tiny.model@main",
+        "some-org/tiny.model@0123abcd",
+    ] {
+        let found = hub.directory(name).unwrap();
+        assert_eq!(found, snapshot, "{name}");
+        assert_eq!(load(&found, Options::default()).unwrap().vocab_size(), 96);
+    }
+
+    let folder = fixture("gpt2-tiny");
+    assert_eq!(hub.directory(folder.to_str().unwrap()).unwrap(), folder);
+    assert!(refused("some-org/tiny.model@v2").contains("\"v2\""));
+    for name in [
+        "nothing",
+        "a/b/c",
+        "../b",
+        "a/..",
+        "a/b@../../c",
+        "/etc",
+        "",
+        "a/",
+        "/b",
+    ] {
+        let error = refused(if name == "/etc" { "/etc/x" } else { name });
+        assert!(error.contains("org/name"), "{name}: {error}");
+    }
 }

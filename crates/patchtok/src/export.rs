@@ -96,7 +96,8 @@ fn pre_tokenizer(splitter: Splitter) -> Value {
     match splitter {
         Splitter::Gpt2 => byte_level_part(true),
         _ => {
-            json!({ "type": "Sequence", "pretokenizers": [split_of(splitter), byte_level_part(false)] })
+            let last = byte_level_part(splitter == Splitter::DigitsGpt2);
+            json!({ "type": "Sequence", "pretokenizers": [split_of(splitter), last] })
         }
     }
 }

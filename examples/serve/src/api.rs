@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::http::StatusCode;
+use fused_model::chat::{self, Template};
 use fused_model::engine::{Request, Sampling};
 use patchtok::PatchTokenizer;
 use serde::Deserialize;
@@ -182,9 +183,6 @@ impl CompletionBody {
     }
 }
 
-/// Ends an assistant's turn in [`ChatBody::text`].
-const NEXT_TURN: &str = "\nUser:";
-
 impl ChatBody {
     pub(crate) fn into_request(self, terms: Terms<'_>) -> Result<Request, ApiError> {
         let top = match (self.logprobs, self.top_logprobs) {
@@ -192,34 +190,29 @@ impl ChatBody {
             (false, None | Some(0)) => None,
             (false, Some(_)) => return Err(ApiError::bad("top_logprobs needs logprobs: true")),
         };
-        // Roles are text of the template; what a message says is never a special token.
-        let prompt = terms.tokenizer.encode_ordinary(&self.text()?);
-        self.common.into_request(prompt, None, top, &[NEXT_TURN], terms)
-    }
-
-    /// The messages as a plain dialogue that the model is to continue.
-    fn text(&self) -> Result<String, ApiError> {
         if self.messages.is_empty() {
             return Err(ApiError::bad("messages is empty"));
         }
-        let mut text = String::new();
-        for message in &self.messages {
-            let name = match message.role {
-                Role::System => "",
-                Role::User => "User: ",
-                Role::Assistant => "Assistant: ",
-            };
-            text.push_str(name);
-            match &message.content {
-                Content::Text(content) => text.push_str(content),
-                Content::Parts(parts) => parts
-                    .iter()
-                    .for_each(|ContentPart::Text { text: part }| text.push_str(part)),
-            }
-            text.push('\n');
-        }
-        text.push_str("Assistant:");
-        Ok(text)
+        let turns: Vec<_> = self.messages.into_iter().map(Message::into_turn).collect();
+        let template = Template::of(terms.tokenizer);
+        let prompt = template.prompt(terms.tokenizer, turns.iter().map(|(role, said)| (*role, said.as_str())));
+        self.common
+            .into_request(prompt, None, top, template.stop_strings(), terms)
+    }
+}
+
+impl Message {
+    fn into_turn(self) -> (chat::Role, String) {
+        let role = match self.role {
+            Role::System => chat::Role::System,
+            Role::User => chat::Role::User,
+            Role::Assistant => chat::Role::Assistant,
+        };
+        let said = match self.content {
+            Content::Text(text) => text,
+            Content::Parts(parts) => parts.into_iter().map(|ContentPart::Text { text }| text).collect(),
+        };
+        (role, said)
     }
 }
 
@@ -292,10 +285,13 @@ impl Common {
             repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
             seed: self.seed.map(|seed| seed as u64),
         };
-        let eos = (!self.ignore_eos).then(|| terms.tokenizer.eos_id()).flatten();
+        let stop_ids = match self.ignore_eos {
+            true => Vec::new(),
+            false => Template::of(terms.tokenizer).stop_ids(terms.tokenizer),
+        };
         Ok(Request {
             samples,
-            stop_ids: eos.into_iter().collect(),
+            stop_ids,
             stop_strings,
             logprobs,
             deadline: Some(terms.deadline),

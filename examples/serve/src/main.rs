@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use fused_model::engine::EngineConfig;
-use fused_model::{Gpt2, Options, Precision};
+use fused_model::{Options, Precision, load};
 use patchtok::PatchTokenizer;
 use serve::Limits;
 use serve::net::ConnectionLimits;
 use serve::server::{Config, Server};
 use tokio::net::TcpListener;
 
-/// Serve a GPT-2 model with OpenAI's HTTP interface.
+/// Serve a GPT-2 or Llama-family model with OpenAI's HTTP interface.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -124,8 +124,8 @@ impl Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let tokenizer = PatchTokenizer::load(&args.model)?;
-    let model = Gpt2::load(&args.model, args.options())?;
-    let server = Server::start(Box::new(model), tokenizer, args.config())?;
+    let model = load(&args.model, args.options())?;
+    let server = Server::start(model, tokenizer, args.config())?;
     let listener = TcpListener::bind((args.host, args.port))
         .await
         .with_context(|| format!("cannot listen on {}:{}", args.host, args.port))?;

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use patchtok::PatchTokenizer;
 
+mod beam;
 mod prefix;
 mod request;
 mod sampler;
@@ -26,6 +27,7 @@ mod scheduler;
 mod sequence;
 mod text;
 
+pub use beam::{Beams, Hypothesis, beam_search};
 pub use request::{Event, Finish, Logprobs, MAX_LOGPROBS, Reply, Request, RequestId, Sampling, Usage};
 
 use crate::error::ModelError;

@@ -8,6 +8,7 @@ use fused_model::{CausalLm, Gpt2, Gpt2Config, Logits, ModelError, Options, Param
 use patchtok::PatchTokenizer;
 use proptest::prelude::*;
 
+mod beam;
 mod scenario;
 mod toy;
 

@@ -38,14 +38,27 @@ pub(super) fn splitter(pre_tokenizer: &Value) -> Result<Splitter> {
     {
         return Ok(splitter);
     }
+    if let Some([digits, last]) = pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice)
+        && kind(pre_tokenizer) == "Sequence"
+        && *digits == every_digit()
+        && byte_level(last, true)
+    {
+        return Ok(Splitter::DigitsGpt2);
+    }
     unsupported(format!(
-        "the pre-tokenizer {} (wanted: ByteLevel with add_prefix_space = false and use_regex = true, or the Split \
-         of GPT-2, Llama 3, Qwen or a patched tokenizer before ByteLevel with use_regex = false)",
+        "the pre-tokenizer {} (wanted: ByteLevel with add_prefix_space = false and use_regex = true, the \
+         same behind Digits, or the Split of GPT-2, Llama 3, Qwen or a patched tokenizer before ByteLevel with \
+         use_regex = false)",
         kind(pre_tokenizer)
     ))
 }
 
-/// The `Split` that gives the pieces of a splitter.
+/// What cuts off every digit by itself.
+pub(crate) fn every_digit() -> Value {
+    json!({ "type": "Digits", "individual_digits": true })
+}
+
+/// The part before `ByteLevel` that gives the pieces of a splitter.
 pub(crate) fn split_of(splitter: Splitter) -> Value {
     let (pattern, behavior) = match splitter {
         Splitter::Gpt2 => (GPT2_PATTERN, "Isolated"),
@@ -55,6 +68,7 @@ pub(crate) fn split_of(splitter: Splitter) -> Value {
         Splitter::Qwen => (QWEN_PATTERN, "Isolated"),
         Splitter::Llama3Chunk => (LLAMA3_CHUNK_ENDS, "MergedWithPrevious"),
         Splitter::QwenChunk => (QWEN_CHUNK_ENDS, "MergedWithPrevious"),
+        Splitter::DigitsGpt2 => return every_digit(),
     };
     json!({
         "type": "Split",

@@ -200,6 +200,11 @@ impl VocabBuilder {
                 "the base is a patched tokenizer; start from the original one".into(),
             ));
         }
+        if self.base.model().splitter().chunked().is_none() {
+            return Err(Error::Build(
+                "the base cuts off every digit before other pieces, which patched tokenizers do not do yet".into(),
+            ));
+        }
         Ok(())
     }
 

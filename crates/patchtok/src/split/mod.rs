@@ -7,6 +7,7 @@ mod block;
 mod chunk;
 mod cl100k;
 mod class;
+mod digits;
 mod gpt2;
 mod joint;
 pub(crate) mod pieces;
@@ -35,29 +36,35 @@ pub(crate) enum Splitter {
     Llama3Chunk,
     /// Chunks of pieces of Qwen's pattern.
     QwenChunk,
+    /// Every digit by itself, and GPT-2's pattern between them: SmolLM's pieces.
+    DigitsGpt2,
 }
 
 impl Splitter {
     /// The splitter of tokenizers that are made from one with this splitter; none if this is such
-    /// a splitter.
+    /// a splitter, or if none are made from it.
     pub(crate) fn chunked(self) -> Option<Splitter> {
         match self {
             Splitter::Gpt2 => Some(Splitter::Chunk),
             Splitter::Llama3 => Some(Splitter::Llama3Chunk),
             Splitter::Qwen => Some(Splitter::QwenChunk),
             Splitter::ChunkV1 | Splitter::Chunk | Splitter::Llama3Chunk | Splitter::QwenChunk => None,
+            Splitter::DigitsGpt2 => None,
         }
     }
 
     /// Whether its pieces are chunks of many words.
     pub(crate) fn is_chunked(self) -> bool {
-        self.chunked().is_none()
+        matches!(
+            self,
+            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Llama3Chunk | Splitter::QwenChunk
+        )
     }
 
     /// The most digits in a word of this splitter, if it is one of those that limit them.
     fn digits(self) -> Option<usize> {
         match self {
-            Splitter::Gpt2 | Splitter::ChunkV1 | Splitter::Chunk => None,
+            Splitter::Gpt2 | Splitter::ChunkV1 | Splitter::Chunk | Splitter::DigitsGpt2 => None,
             Splitter::Llama3 | Splitter::Llama3Chunk => Some(3),
             Splitter::Qwen | Splitter::QwenChunk => Some(1),
         }
@@ -66,9 +73,13 @@ impl Splitter {
     /// Calls `piece` for every piece of `text` in order; together they are `text`. O(length of
     /// `text`).
     #[inline]
-    pub(crate) fn for_each<'t>(self, text: &'t str, piece: impl FnMut(&'t str)) {
+    pub(crate) fn for_each<'t>(self, text: &'t str, mut piece: impl FnMut(&'t str)) {
         match (self, self.digits()) {
             (Splitter::Gpt2, _) => gpt2::for_each(text, piece),
+            (Splitter::DigitsGpt2, _) => digits::for_each(text, |part, is_digit| match is_digit {
+                true => piece(part),
+                false => gpt2::for_each(part, &mut piece),
+            }),
             (_, None) => chunk::for_each(self, text, piece),
             (_, Some(digits)) if self.is_chunked() => cl100k::for_each_chunk(text, digits, piece),
             (_, Some(digits)) => cl100k::for_each(text, digits, piece),

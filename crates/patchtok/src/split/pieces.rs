@@ -1,7 +1,7 @@
 //! The words of a text, one after the other, with the borders of chunks marked.
 
 use super::block::{self, WIDTH};
-use super::{Splitter, chunk, cl100k, gpt2};
+use super::{Splitter, chunk, cl100k, digits, gpt2};
 
 /// Bytes of a piece that are at hand without looking at the text again.
 pub(crate) const HEAD: usize = 16;
@@ -48,6 +48,7 @@ impl Start {
 #[inline]
 pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, start: Start, visit: impl FnMut(Piece)) {
     match splitter.digits() {
+        None if splitter == Splitter::DigitsGpt2 => for_each_of_digits(text, start.at, visit),
         None => for_each_of_gpt2::<CHUNKS>(splitter, text, start, visit),
         Some(digits) => for_each_of_cl100k::<CHUNKS>(digits, text, start, visit),
     }
@@ -58,6 +59,32 @@ pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, start
 pub(crate) fn settled(text: &str) -> usize {
     let but_two = text.char_indices().rev().nth(1).map_or(0, |(at, _)| at);
     but_two.min(text.trim_end().len())
+}
+
+/// [`for_each`] for digits by themselves and GPT-2's pattern between them.
+fn for_each_of_digits(text: &str, start: usize, mut visit: impl FnMut(Piece)) {
+    let mut at = start;
+    digits::for_each(&text[start..], |part, is_digit| {
+        if is_digit {
+            let mut head = [0; HEAD];
+            head[..part.len()].copy_from_slice(part.as_bytes());
+            visit(Piece {
+                head,
+                start: at,
+                end: at + part.len(),
+                cut: true,
+            });
+        } else {
+            for_each_of_gpt2::<false>(Splitter::Gpt2, part, Start::OF_TEXT, |piece| {
+                visit(Piece {
+                    start: at + piece.start,
+                    end: at + piece.end,
+                    ..piece
+                });
+            });
+        }
+        at += part.len();
+    });
 }
 
 /// [`for_each`] for the patterns of Llama 3 and Qwen, character by character.

@@ -240,6 +240,42 @@ fn llama_3_without_ignored_merges() {
     check_growth(&file, &grown.tokenizer, 42);
 }
 
+/// SmolLM's kind: every digit by itself, GPT-2's pattern between them.
+#[test]
+fn digits_by_themselves() {
+    let digits = json!({ "type": "Digits", "individual_digits": true });
+    let byte_level = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
+    let file = trained(
+        json!({ "type": "Sequence", "pretokenizers": [digits, byte_level] }),
+        Value::Null,
+    );
+    let (folder, path) = written(&file);
+    let base = PatchTokenizer::from_file(&path).unwrap();
+    let theirs = Tokenizer::from_file(&path).unwrap();
+    check(&base, &theirs, 51);
+    base.save(folder.path()).unwrap();
+    let loaded = PatchTokenizer::load(folder.path()).unwrap();
+    let again = Tokenizer::from_file(&path).unwrap();
+    let mut random = Random(52);
+    for _ in 0..5000 {
+        // Digits of one to four bytes anywhere, white space before them too.
+        let text = format!("{}  12 {}½\u{1d7d9}x3\n\n4", random.text(), random.text());
+        let ids = base.encode(&text);
+        let want = theirs.encode_fast(&*text, false).unwrap();
+        assert_eq!(ids, want.get_ids(), "{text:?}");
+        assert_eq!(again.encode_fast(&*text, false).unwrap().get_ids(), ids, "{text:?}");
+        assert_eq!(loaded.encode(&text), ids, "{text:?}");
+        assert_eq!(base.encode_reference(&text), ids, "{text:?}");
+        assert_eq!(base.decode(&ids).unwrap(), text);
+    }
+    // Chunks that keep digits apart are not there yet.
+    let corpus = Corpus::from_texts(documents("manual-train", 200_000));
+    let refused = VocabBuilder::new(base).swaps(10).build(corpus).unwrap_err();
+    assert!(refused.to_string().contains("digit"), "{refused}");
+}
+
 #[test]
 fn what_is_not_supported_is_named() {
     let base = trained(split(QWEN_PATTERN), Value::Null);
