@@ -54,6 +54,9 @@ struct Args {
     /// Finished sequences whose rows stay for requests that begin alike.
     #[arg(long, default_value_t = 16)]
     kept_prefixes: usize,
+    /// Memory for rows of samples that were put back for lack of KV memory, in MiB; 0 computes them again.
+    #[arg(long, default_value_t = 0)]
+    swap_mib: usize,
     /// Largest body of a request, in KiB.
     #[arg(long, default_value_t = 1024)]
     body_kib: usize,
@@ -102,6 +105,7 @@ impl Args {
                 prompt_chunk: self.prompt_chunk,
                 max_waiting: self.max_waiting,
                 kept_prefixes: self.kept_prefixes,
+                swap_bytes: self.swap_mib << 20,
             },
             limits: Limits {
                 body_bytes: self.body_kib << 10,

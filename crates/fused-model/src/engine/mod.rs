@@ -5,7 +5,8 @@
 //! et al. 2024): a long prompt delays the others by one chunk at a time, and the others do not keep it from being read.
 //!
 //! When the store refuses a pass, the engine first frees kept prefixes, then puts the youngest sample back into the queue.
-//! Its rows are computed again later, its tokens and its random numbers are kept, so it goes on as if nothing had been.
+//! Its rows are computed again later, or, with [`EngineConfig::swap_bytes`], copied out and back; its tokens and its random
+//! numbers are kept, so it goes on as if nothing had been.
 //! With a model that gives the same logits for a row whatever else is in the pass, the output of a request depends
 //! on the request alone: not on its neighbours, the store, the chunks or the memory.
 //!
@@ -49,6 +50,9 @@ pub struct EngineConfig {
     /// Finished sequences whose rows stay for requests that begin alike; each takes a place in the store, beside
     /// `max_batch`. 0 shares nothing between requests.
     pub kept_prefixes: usize,
+    /// Bytes of ordinary memory, beside the store's, for rows of samples that were put back for lack of memory in the store.
+    /// Rows that find no room here are computed again.
+    pub swap_bytes: usize,
 }
 
 impl Default for EngineConfig {
@@ -58,6 +62,7 @@ impl Default for EngineConfig {
             prompt_chunk: 64,
             max_waiting: 256,
             kept_prefixes: 16,
+            swap_bytes: 0,
         }
     }
 }
@@ -83,6 +88,8 @@ pub struct EngineStats {
     pub output_tokens: u64,
     /// Samples put back into the queue for lack of memory.
     pub preemptions: u64,
+    /// Those of them whose rows were kept in ordinary memory; see [`EngineConfig::swap_bytes`].
+    pub swaps: u64,
 }
 
 /// Runs requests on a model over a KV store. It is a state machine without threads or clock: the caller submits, cancels
@@ -232,6 +239,7 @@ impl<'a> Engine<'a> {
             waiting: self.scheduler.waiting.len(),
             kept_prefixes: self.scheduler.prefixes.len(),
             preemptions: self.scheduler.preemptions,
+            swaps: self.scheduler.swaps,
             ..self.stats
         }
     }
@@ -381,6 +389,7 @@ pub fn generate(
         prompt_chunk: usize::MAX,
         max_waiting: usize::MAX,
         kept_prefixes: 0,
+        swap_bytes: 0,
     };
     let mut engine = Engine::new(model, kv, config)?;
     // Outputs of the samples of all requests, and where those of each request start.

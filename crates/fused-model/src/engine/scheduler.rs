@@ -10,7 +10,7 @@ use super::prefix::{PrefixCache, common, free};
 use super::request::Finish;
 use super::sequence::{Live, Sequence};
 use crate::error::ModelError;
-use crate::kv::{KvError, KvId, KvStore};
+use crate::kv::{KvError, KvId, KvStore, RowsCopy};
 
 /// Tokens of growth that admission leaves each running sample, so that a newcomer is not put back a few steps later.
 const HEADROOM_TOKENS: usize = 16;
@@ -33,8 +33,19 @@ pub(super) struct Scheduler<'a> {
     /// What the next pass reads.
     pub(super) pass: Vec<Part>,
     pub(super) preemptions: u64,
+    pub(super) swaps: u64,
     max_batch: usize,
     prompt_chunk: usize,
+    swap_bytes: usize,
+}
+
+/// A sample's place in the store.
+struct Place {
+    kv: KvId,
+    /// Rows that are there already, shared or brought back.
+    rows: usize,
+    /// Those that another sequence has too.
+    shared: usize,
 }
 
 impl<'a> Scheduler<'a> {
@@ -47,8 +58,10 @@ impl<'a> Scheduler<'a> {
             prefixes: PrefixCache::new(config.kept_prefixes),
             pass: Vec::with_capacity(max_batch),
             preemptions: 0,
+            swaps: 0,
             max_batch,
             prompt_chunk: config.prompt_chunk,
+            swap_bytes: config.swap_bytes,
         }
     }
 
@@ -68,7 +81,7 @@ impl<'a> Scheduler<'a> {
         while self.live.len() < self.max_batch
             && let Some(mut sequence) = self.waiting.pop_front()
         {
-            let (kv, rows) = match self.place(&sequence.tokens) {
+            let Place { kv, rows, shared } = match self.place(&sequence) {
                 Ok(Some(place)) => place,
                 Ok(None) => {
                     self.waiting.push_front(sequence);
@@ -76,10 +89,10 @@ impl<'a> Scheduler<'a> {
                 }
                 Err(error) => return Err(Box::new((sequence, error))),
             };
-            if sequence.usage().output == 0 {
-                sequence.cached = rows;
+            if sequence.swapped.take().is_none() && sequence.usage().output == 0 {
+                sequence.cached = shared;
             }
-            total += rows;
+            total += shared;
             self.live.push(Live {
                 sequence,
                 kv,
@@ -90,10 +103,14 @@ impl<'a> Scheduler<'a> {
         Ok(total)
     }
 
-    /// A place in the store for `tokens`, with as many rows as another sequence has to share. `None` when there is no room
-    /// beside those that run.
-    fn place(&mut self, tokens: &[u32]) -> Result<Option<(KvId, usize)>, KvError> {
-        let (mut source, mut shared) = self.longest_prefix(tokens);
+    /// A place in the store for a sample, with its own rows brought back or as many as another sequence has to share. `None`
+    /// when there is no room beside those that run.
+    fn place(&mut self, sequence: &Sequence) -> Result<Option<Place>, KvError> {
+        let (tokens, swapped) = (&*sequence.tokens, sequence.swapped.as_ref());
+        let (mut source, mut shared) = match swapped {
+            Some(_) => (None, 0),
+            None => self.longest_prefix(tokens),
+        };
         let own = self.kv.sequence_bytes(tokens.len() + HEADROOM_TOKENS) - self.kv.sequence_bytes(shared);
         let promised: usize = self.live.iter().map(|live| self.promised_bytes(live)).sum();
         while self.kv.free_bytes() < own + promised {
@@ -105,16 +122,18 @@ impl<'a> Scheduler<'a> {
             }
         }
         loop {
-            let placed = match source {
-                Some(source) => self.kv.fork(source, shared),
-                None => self.kv.open(),
+            let placed = match (swapped, source) {
+                (Some(rows), _) => rows.put(self.kv),
+                (None, Some(source)) => self.kv.fork(source, shared),
+                (None, None) => self.kv.open(),
             };
             match placed {
                 Ok(kv) => {
                     if let Some(source) = source {
                         self.prefixes.touch(source);
                     }
-                    return Ok(Some((kv, shared)));
+                    let rows = swapped.map_or(shared, RowsCopy::tokens);
+                    return Ok(Some(Place { kv, rows, shared }));
                 }
                 Err(_) if self.prefixes.evict(self.kv, source) => {}
                 Err(_) if !self.live.is_empty() => return Ok(None),
@@ -177,12 +196,25 @@ impl<'a> Scheduler<'a> {
         }
         let youngest = (0..self.live.len()).max_by_key(|&index| self.live[index].sequence.turn());
         if let Some(youngest) = youngest {
-            let live = self.live.remove(youngest);
+            let mut live = self.live.remove(youngest);
+            live.sequence.swapped = self.copy_out(&live);
+            self.swaps += u64::from(live.sequence.swapped.is_some());
             free(self.kv, live.kv);
             self.enqueue(live.sequence);
             self.preemptions += 1;
         }
         true
+    }
+
+    /// The rows of a sample that is put back, where [`EngineConfig::swap_bytes`] has room for them.
+    fn copy_out(&self, live: &Live) -> Option<RowsCopy> {
+        let row = self.kv.geometry().token_bytes();
+        let waiting = self.waiting.iter().filter_map(|sequence| sequence.swapped.as_ref());
+        let used = waiting.map(|rows| rows.tokens() * row).sum::<usize>();
+        let fits = live.rows > 0 && used + live.rows * row <= self.swap_bytes;
+        // Rows that cannot be read are computed again.
+        fits.then(|| RowsCopy::take(&*self.kv, live.kv, live.rows).ok())
+            .flatten()
     }
 
     /// Lets the samples of a request split off sample `index`, whose prompt has been read: those with room beside it become

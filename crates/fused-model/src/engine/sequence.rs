@@ -7,7 +7,7 @@ use patchtok::PatchTokenizer;
 use super::request::{Event, Finish, Reply, Request, RequestId, Usage};
 use super::sampler::Sampler;
 use super::text::TextStream;
-use crate::kv::KvId;
+use crate::kv::{KvId, RowsCopy};
 use crate::model::{Chunk, argmax};
 use crate::rng::Rng;
 
@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     pub(super) unborn: usize,
     /// Tokens of the prompt whose rows came from another sequence.
     pub(super) cached: usize,
+    /// Its rows, while it waits after it was put back, where there was memory for them.
+    pub(super) swapped: Option<RowsCopy>,
     seed: u64,
     rng: Rng,
     text: TextStream,
@@ -49,6 +51,7 @@ impl Sequence {
             tokens,
             unborn: 0,
             cached: 0,
+            swapped: None,
             seed,
             rng: Rng::new(seeds.next_u64()),
             text: TextStream::new(&request.stop_strings),

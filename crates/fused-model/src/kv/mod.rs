@@ -12,12 +12,14 @@
 
 use std::ops::Range;
 
+mod copy;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod paged;
 mod r#static;
 mod virt;
 
+pub(crate) use copy::RowsCopy;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaKv;
 pub use paged::PagedKv;
@@ -278,7 +280,7 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KvError::NotOpen`], [`KvError::TooShort`], [`KvError::NoSlot`], [`KvError::NeedMemory`].
     fn fork(&mut self, id: KvId, tokens: usize) -> Result<KvId, KvError> {
-        fork_by_copy(self, id, tokens)
+        RowsCopy::take(self, id, tokens)?.put(self)
     }
 
     /// Bytes of memory that a sequence of `tokens` takes when it shares none. O(1).
@@ -299,39 +301,6 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
 
     /// Memory now. Costs one system call.
     fn memory(&self) -> KvMemory;
-}
-
-/// [`KvStore::fork`] without sharing: a new sequence and a copy of each row.
-fn fork_by_copy<S: KvStore + ?Sized>(store: &mut S, id: KvId, tokens: usize) -> Result<KvId, KvError> {
-    let len = store.len(id)?;
-    check_cut(tokens, len)?;
-    let copy = store.open()?;
-    let filled = store.grow(&[(copy, tokens)]).and_then(|()| {
-        let KvGeometry { layers, row_floats, .. } = *store.geometry();
-        let floats = tokens * row_floats;
-        for layer in 0..layers {
-            let (k, v) = store.rows(id, layer)?;
-            let [k, v] = [k, v].map(|rows| {
-                let mut own = Vec::with_capacity(rows.len() * row_floats);
-                rows.iter().for_each(|row| own.extend_from_slice(row));
-                own.truncate(floats);
-                own
-            });
-            store.write(copy, layer, 0..tokens, &mut |row, to_k, to_v| {
-                let at = row * row_floats..(row + 1) * row_floats;
-                to_k.copy_from_slice(&k[at.clone()]);
-                to_v.copy_from_slice(&v[at]);
-            })?;
-        }
-        Ok(())
-    });
-    match filled {
-        Ok(()) => Ok(copy),
-        Err(error) => {
-            store.free(copy)?;
-            Err(error)
-        }
-    }
 }
 
 /// Open sequences and what a store knows of each.

@@ -63,14 +63,16 @@ fn any_scenario() -> impl Strategy<Value = Scenario> {
         (1usize..4).prop_map(Store::Paged),
         (1usize..4).prop_map(Store::Virtual),
     ];
-    let limits = (1usize..6, 1usize..20, 0usize..4);
+    let swap_bytes = prop::sample::select(vec![0usize, 500, 1 << 20]);
+    let limits = (1usize..6, 1usize..20, 0usize..4, swap_bytes);
     let fails_in = prop_oneof![4 => Just(None), 1 => (0usize..20).prop_map(Some)];
     (store, limits, fails_in, prop::collection::vec(arrival(), 1..9)).prop_map(
-        |(store, (max_batch, prompt_chunk, kept_prefixes), fails_in, arrivals)| Scenario {
+        |(store, (max_batch, prompt_chunk, kept_prefixes, swap_bytes), fails_in, arrivals)| Scenario {
             store,
             max_batch,
             prompt_chunk,
             kept_prefixes,
+            swap_bytes,
             fails_in,
             arrivals,
         },
@@ -105,12 +107,35 @@ fn a_full_store_puts_the_youngest_back_and_loses_nothing() {
         max_batch: 4,
         prompt_chunk: 8,
         kept_prefixes: 0,
+        swap_bytes: 0,
         fails_in: None,
         arrivals: requests(4, 4, 40),
     };
+    let again = check(&scenario);
+    assert!(again.preemptions > 0, "the scenario is to be too large for the store");
+    assert_eq!(again.swaps, 0);
+    // Rows that are copied out and back are not computed again.
+    for store in [Store::Paged(2), Store::Virtual(2)] {
+        let swapped = check(&Scenario {
+            store,
+            swap_bytes: 1 << 20,
+            ..scenario.clone()
+        });
+        assert!(
+            swapped.preemptions > 0 && swapped.swaps == swapped.preemptions,
+            "{store:?}: {swapped:?}"
+        );
+        // Of 4 + 40 tokens the last is never read.
+        assert_eq!(swapped.computed_tokens, 4 * 43, "{store:?}");
+    }
+    // Room for some of them only.
+    let some = check(&Scenario {
+        swap_bytes: 2000,
+        ..scenario
+    });
     assert!(
-        check(&scenario).preemptions > 0,
-        "the scenario is to be too large for the store"
+        some.swaps < some.preemptions && some.computed_tokens < again.computed_tokens,
+        "{some:?} {again:?}"
     );
 }
 
@@ -130,6 +155,7 @@ fn requests_that_begin_alike_share_rows() {
             max_batch: 2,
             prompt_chunk: 8,
             kept_prefixes: 2,
+            swap_bytes: 0,
             fails_in: None,
             arrivals,
         };

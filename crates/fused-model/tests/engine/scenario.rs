@@ -43,6 +43,7 @@ pub(crate) struct Scenario {
     pub(crate) max_batch: usize,
     pub(crate) prompt_chunk: usize,
     pub(crate) kept_prefixes: usize,
+    pub(crate) swap_bytes: usize,
     pub(crate) fails_in: Option<usize>,
     pub(crate) arrivals: Vec<Arrival>,
 }
@@ -73,6 +74,7 @@ pub(crate) fn check(scenario: &Scenario) -> EngineStats {
         prompt_chunk: scenario.prompt_chunk,
         max_waiting: usize::MAX,
         kept_prefixes: scenario.kept_prefixes,
+        swap_bytes: scenario.swap_bytes,
     };
     let start = Instant::now();
     let mut engine = Engine::new(&mut model, kv.as_mut(), config).unwrap();
