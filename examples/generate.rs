@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
+use fused_model::end_ids;
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, Request, Sampling};
 use fused_model::kv::VirtualKv;
-use fused_model::{CausalLm, end_ids};
 use patchtok::PatchTokenizer;
 
 mod common;

@@ -1,6 +1,7 @@
 //! Bits per byte that a model needs for a text.
 //!
 //! `cargo run --release --example score -- --model crates/bench/demo/base README.md`
+#![allow(clippy::print_stdout)] // the figure is this program's output
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use fused_model::kv::VirtualKv;
-use fused_model::{CausalLm, score_model};
+use fused_model::score_model;
 use patchtok::PatchTokenizer;
 
 mod common;

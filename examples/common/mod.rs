@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// How a model runs.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// How the weights are kept.
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
@@ -26,7 +26,7 @@ enum Weights {
 }
 
 impl RunArgs {
-    pub fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options {
             precision: match self.weights {
                 Weights::F32 => Precision::F32,
@@ -39,7 +39,7 @@ impl RunArgs {
 }
 
 /// Loads a model; a bar in the terminal shows how far it is.
-pub fn load(dir: &Path, options: Options) -> Result<Box<dyn CausalLm>> {
+pub(crate) fn load(dir: &Path, options: Options) -> Result<Box<dyn CausalLm>> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("loading {bar:40} {percent}%")?);
     let model = load_and_tell(dir, options, &mut |progress| {
         bar.set_length(progress.total as u64);

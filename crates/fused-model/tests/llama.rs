@@ -200,7 +200,7 @@ fn config() -> impl Strategy<Value = LlamaConfig> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// A token's logits have the same bits alone and in a batch, in one pass and in chunks, on one thread and on three,
     /// and are near those of the plain operations.
