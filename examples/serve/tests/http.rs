@@ -368,6 +368,8 @@ async fn load(kept_prefixes: usize) {
             prompt_chunk: 16,
             max_waiting: 16,
             kept_prefixes,
+            // One of the two loads keeps the rows of samples that are put back.
+            swap_bytes: if kept_prefixes == 0 { 1 << 20 } else { 0 },
         };
         // Four sequences of the full context: 8 regions' worth of pages each.
         config.kv_budget_bytes = 4 * 4 * (256 * 32 * 4);
