@@ -347,7 +347,8 @@ async fn overload_is_answered_429() {
     }
     let answers = clients.join_all().await;
     let count = |status| answers.iter().filter(|answer| answer.status == status).count();
-    assert!(count(200) >= 3 && count(429) > 0, "{} and {}", count(200), count(429));
+    // The two that wait are served at least; when all come before the first step, nobody else is.
+    assert!(count(200) >= 2 && count(429) > 0, "{} and {}", count(200), count(429));
     assert_eq!(count(200) + count(429), 24);
     let busy = answers.iter().find(|answer| answer.status == 429).unwrap();
     assert_eq!(busy.json()["error"]["type"], "rate_limit_error");
