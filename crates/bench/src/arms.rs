@@ -1,9 +1,10 @@
 //! The arms: every tokenizer with every KV store.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Which tokenizer, and with it which model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenizerChoice {
     /// The base model's own.
@@ -13,7 +14,7 @@ pub enum TokenizerChoice {
 }
 
 /// Which KV store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KvChoice {
     /// The longest sequence's memory for every sequence, up front.
@@ -25,7 +26,7 @@ pub enum KvChoice {
 }
 
 /// What an arm is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// What the others are compared with.

@@ -2,20 +2,47 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::arms::{ARMS, Arm};
+use crate::serve::record::{Measure, Objective};
 
 /// The embedded demonstration.
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/demo");
 
 /// Compares a Normal LLM (base tokenizer, static KV cache) with the Fused LLM (patched tokenizer,
-/// virtual KV cache) on the same text, and writes the report and four figures.
+/// virtual KV cache) on the same text, and writes the report and its figures.
 ///
 /// Without arguments it runs the embedded demonstration; it needs no network. Give --model,
 /// --tokenizer and --corpus to run it on your own files. The exit status is 0 for a finished run, 1
 /// for one that failed, 2 for wrong usage.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "bench", version, max_term_width = 110)]
+#[command(
+    name = "bench",
+    version,
+    max_term_width = 110,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
+    /// Another thing to do than the comparison.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The comparison.
+    #[command(flatten)]
+    pub compare: CompareArgs,
+}
+
+/// Another thing to do than the comparison.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Puts load on the arms, or on servers by URL: requests that arrive by themselves, clients that
+    /// wait for their answers, or a recorded trace
+    Serve(Box<ServeArgs>),
+}
+
+/// Models, tokenizers and text.
+#[derive(Debug, Clone, Args)]
+pub struct Files {
     /// Your base model: a Hugging Face GPT-2 directory with its tokenizer.json
     #[arg(long, value_name = "DIR", requires_all = ["tokenizer", "corpus"])]
     pub model: Option<PathBuf>,
@@ -31,6 +58,14 @@ pub struct Cli {
     /// Where the demonstration's files are
     #[arg(long, value_name = "DIR", default_value = DEMO, hide_default_value = true, conflicts_with = "model")]
     pub demo: PathBuf,
+}
+
+/// The comparison: the same batches of text through every arm.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// What is compared.
+    #[command(flatten)]
+    pub files: Files,
     /// Where the report and the figures go; other files there are left alone
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub out: PathBuf,
@@ -52,6 +87,146 @@ pub struct Cli {
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+/// Requests under load.
+///
+/// Every arm gets the same KV memory, the same requests and the same times at which they are sent, arms
+/// take turns in an order that is reversed every other turn, and every time counts from the moment a
+/// request was to be sent. Without a choice of load, the rate at which the first arm is full is measured,
+/// and requests arrive at fractions and multiples of it.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// What is served.
+    #[command(flatten)]
+    pub files: Files,
+    /// A run of about a minute on few requests
+    #[arg(long)]
+    pub quick: bool,
+    /// Arms to serve with, by name, or `all`; the first is what the others are compared with
+    #[arg(long, value_name = "NAMES", default_value = "normal,fused", value_parser = arms)]
+    pub arms: ArmList,
+    /// A server with OpenAI's interface instead of the arms, `NAME=http://HOST:PORT`; may be repeated
+    #[arg(long, value_name = "NAME=URL", conflicts_with = "arms", value_parser = server)]
+    pub url: Vec<Server>,
+    /// Requests a second, one run for each
+    #[arg(long, value_name = "R,R,..", value_delimiter = ',', value_parser = positive)]
+    pub rates: Vec<f64>,
+    /// Shape of the gamma distribution of the gaps between requests: 1 is a Poisson process, less is burstier
+    #[arg(long, value_name = "K", default_value_t = 1.0, value_parser = positive)]
+    pub burstiness: f64,
+    /// Clients that each send the next request when the last has ended, one run for each number
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = count, conflicts_with_all = ["rates", "trace"])]
+    pub clients: Vec<usize>,
+    /// Requests of a trace: Azure's CSV or Mooncake's JSONL
+    #[arg(long, value_name = "FILE", conflicts_with = "rates")]
+    pub trace: Option<PathBuf>,
+    /// How many times faster than recorded a trace is replayed
+    #[arg(long, value_name = "X", default_value_t = 1.0, requires = "trace", value_parser = positive)]
+    pub trace_speed: f64,
+    /// Factor of the lengths of a trace [default: 1, or less so that 99% of them fit the model]
+    #[arg(long, value_name = "X", requires = "trace", value_parser = positive)]
+    pub trace_scale: Option<f64>,
+    /// Find the highest rate at which 90% of the requests meet the objectives
+    #[arg(long, conflicts_with_all = ["clients", "trace"])]
+    pub find_rate: bool,
+    /// What a good request keeps to, in milliseconds: of `ttft`, `ttfb`, `e2e`, `gap` (longest silence
+    /// within a reply), `ms_per_char`
+    #[arg(long, value_name = "NAME=MS,..", value_delimiter = ',', default_value = "ttfb=250,ms_per_char=4", value_parser = objective)]
+    pub objectives: Vec<Objective>,
+    /// A silence within a reply that counts as a stall, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 100.0, value_parser = positive)]
+    pub stall: f64,
+    /// How long requests are sent in a run, in seconds [default: 20, quick 2.5]
+    #[arg(long, value_name = "S", value_parser = positive)]
+    pub seconds: Option<f64>,
+    /// Repetitions of every run [default: 3, quick 2]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub rounds: Option<usize>,
+    /// KV memory of every arm, in MiB [default: what 8 of the longest sequences take]
+    #[arg(long, value_name = "MIB", value_parser = count)]
+    pub kv_budget: Option<usize>,
+    /// Most requests decoded together
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
+    pub max_batch: usize,
+    /// Finished sequences whose rows stay for requests that begin alike
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub kept_prefixes: usize,
+    /// Every so many requests the client goes away after the first text; 0 never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub abandon_every: usize,
+    /// Where the report, the figures and the requests go; other files there are left alone
+    #[arg(long, value_name = "DIR", default_value = "target/bench-serve")]
+    pub out: PathBuf,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print the report as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arms in the order they were named, none twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArmList(pub Vec<Arm>);
+
+fn arms(text: &str) -> Result<ArmList, String> {
+    if text == "all" {
+        return Ok(ArmList(ARMS.to_vec()));
+    }
+    let mut list = Vec::new();
+    for name in text.split(',') {
+        let arm = ARMS.into_iter().find(|arm| arm.name() == name);
+        let known = ARMS.map(Arm::name).join(", ");
+        let arm = arm.ok_or_else(|| format!("{name:?} is no arm; there are {known}"))?;
+        if list.contains(&arm) {
+            return Err(format!("{name} is named twice"));
+        }
+        list.push(arm);
+    }
+    Ok(ArmList(list))
+}
+
+/// A server under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its name in the report.
+    pub name: String,
+    /// Where it is, without `/v1`.
+    pub url: String,
+}
+
+fn server(text: &str) -> Result<Server, String> {
+    let (name, url) = match text.split_once('=') {
+        Some((name, url)) if !name.contains("://") => (name, url),
+        _ => (text, text),
+    };
+    if name.is_empty() || !url.starts_with("http://") {
+        return Err("must be http://HOST:PORT, or NAME= before it; TLS is not spoken".to_owned());
+    }
+    let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+    Ok(Server {
+        name: name.to_owned(),
+        url,
+    })
+}
+
+fn objective(text: &str) -> Result<Objective, String> {
+    let (name, limit) = text.split_once('=').ok_or("must be NAME=MS")?;
+    let on = Measure::ALL.into_iter().find(|on| on.name() == name);
+    let known = Measure::ALL.map(Measure::name).join(", ");
+    Ok(Objective {
+        on: on.ok_or_else(|| format!("there is no objective {name:?}; there are {known}"))?,
+        limit_ms: positive(limit)?,
+    })
+}
+
+/// A number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if f64::is_finite(value) && value > 0.0 => Ok(value),
+        _ => Err("must be a number above 0".to_owned()),
+    }
 }
 
 /// A whole number from 1 to a million.
@@ -79,6 +254,16 @@ mod tests {
         let parse = |args: &str| Cli::try_parse_from(std::iter::once("bench").chain(args.split_whitespace()));
         assert!(parse("").is_ok());
         assert!(parse("--model a --tokenizer b --corpus c --fused-model d --json").is_ok());
+        assert!(parse("serve --quick --rates 1,2.5 --arms fused,normal --objectives e2e=9").is_ok());
+        let servers = parse("serve --url http://host:8000/v1/ --url b=http://other").expect("two servers");
+        let Some(Command::Serve(serve)) = servers.command else {
+            panic!("not the subcommand")
+        };
+        assert_eq!(serve.url[0].url, "http://host:8000");
+        assert_eq!(
+            (serve.url[1].name.as_str(), serve.url[1].url.as_str()),
+            ("b", "http://other")
+        );
         for args in [
             "--model a",
             "--model a --corpus c",
@@ -90,6 +275,17 @@ mod tests {
             "--batch 1000001",
             "--kv-budget x",
             "stray",
+            "serve --rates 0",
+            "serve --rates 1,x",
+            "serve --clients 4 --rates 2",
+            "serve --trace a --rates 2",
+            "serve --arms normal,normal",
+            "serve --arms other",
+            "serve --url https://host",
+            "serve --url a=http://host --arms fused",
+            "serve --objectives ttfb",
+            "serve --objectives speed=3",
+            "serve --model a",
         ] {
             assert_eq!(parse(args).expect_err(args).exit_code(), 2, "{args}");
         }

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The machine and the build. What cannot be read is `unknown` or absent; nothing here fails.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Environment {
     /// Model of the processor.
     pub cpu: String,

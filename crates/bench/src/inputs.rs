@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fused_model::{Gpt2, Gpt2Config, Options, Params, Score, adapt, score};
 use patchtok::{Corpus, PatchTokenizer, Progress, VocabBuilder};
 
-use crate::cli::Cli;
+use crate::cli::Files;
 use crate::error::BenchError;
 use crate::measure::tokens;
 use crate::progress::Stage;
@@ -130,6 +130,8 @@ pub struct Loaded {
     pub out_of_domain: Option<HeldOut>,
     /// GPT-2's tokenizer, and the same patched for the domain.
     gpt2: Option<[PatchTokenizer; 2]>,
+    /// Training text of the domain.
+    train: Option<PathBuf>,
 }
 
 impl Loaded {
@@ -139,12 +141,12 @@ impl Loaded {
     ///
     /// If a file is missing or damaged, if tokenizer and model do not belong together, or if a
     /// corpus is empty or not UTF-8.
-    pub fn new(cli: &Cli) -> Result<Self, BenchError> {
-        match (&cli.model, &cli.tokenizer, &cli.corpus) {
+    pub fn new(files: &Files) -> Result<Self, BenchError> {
+        match (&files.model, &files.tokenizer, &files.corpus) {
             (Some(model), Some(tokenizer), Some(corpus)) => {
-                Self::own(model, tokenizer, corpus, cli.fused_model.as_deref())
+                Self::own(model, tokenizer, corpus, files.fused_model.as_deref())
             }
-            _ => Self::demo(&cli.demo),
+            _ => Self::demo(&files.demo),
         }
     }
 
@@ -163,7 +165,8 @@ impl Loaded {
             fused_model_origin: "shipped",
             domain,
             out_of_domain: Some(out_of_domain),
-            gpt2: Some(gpt2(&corpus.join("manual-train.jsonl.gz"))?),
+            gpt2: None,
+            train: Some(corpus.join("manual-train.jsonl.gz")),
         })
     }
 
@@ -194,7 +197,18 @@ impl Loaded {
             domain,
             out_of_domain: None,
             gpt2: None,
+            train: None,
         })
+    }
+
+    /// Patches GPT-2's full tokenizer, where there is training text of the domain.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or damaged.
+    pub fn patch_gpt2(&mut self) -> Result<(), BenchError> {
+        self.gpt2 = self.train.as_deref().map(gpt2).transpose()?;
+        Ok(())
     }
 
     /// Shape of the base model.
@@ -248,12 +262,12 @@ impl Loaded {
         all
     }
 
-    /// What this run says nothing about.
+    /// What the comparison says nothing about.
     pub fn not_measured(&self) -> Vec<NotMeasured> {
         let mut list = vec![
             NotMeasured {
                 what: "time under a stream of arriving requests",
-                why: "batches are handed over one after the other; nothing here speaks of queues or of load".to_owned(),
+                why: "batches are handed over one after the other; `bench serve` measures that".to_owned(),
             },
             NotMeasured {
                 what: "graphics processors",

@@ -8,6 +8,7 @@
 //!
 //! * [`Cli`](cli::Cli), what is to be run, and [`run`](run::run), which runs it;
 //! * [`Report`](report::Report), the result: `docs/report-schema.md` field by field;
+//! * [`serve::run`], the arms under load, and its [`ServeReport`](serve::report::ServeReport);
 //! * [`Plot`](plots::Plot), the four figures, drawn from a report, and [`table::render`], the same
 //!   for a terminal.
 //!
@@ -26,9 +27,8 @@
 //! assert_eq!(Verdict::of(interval, Wanted::Lower), Verdict::Better);
 //! ```
 //!
-//! It is not a load generator (batches are handed over one after the other), it is no place for
-//! algorithms (tokenizers, models and KV stores come from `patchtok` and `fused-model`), and it
-//! compares no two machines.
+//! It is no place for algorithms (tokenizers, models and KV stores come from `patchtok` and
+//! `fused-model`), and it compares no two machines.
 
 pub mod arms;
 pub mod cli;
@@ -42,6 +42,7 @@ pub mod plots;
 mod progress;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod stats;
 pub mod table;
 pub mod workload;

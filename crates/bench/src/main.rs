@@ -1,16 +1,22 @@
 //! `bench`: see the library.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::cli::Cli;
+use bench::cli::{Cli, Command, CompareArgs, ServeArgs};
 use bench::error::BenchError;
 use clap::Parser;
+use serde::Serialize;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     bench::interrupt::install();
-    match run(&cli) {
+    let done = match &cli.command {
+        None => compare(&cli.compare),
+        Some(Command::Serve(args)) => serve(args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -19,13 +25,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs and prints: the report on standard output, where the files are on standard error.
-fn run(cli: &Cli) -> Result<(), BenchError> {
-    let (report, files) = bench::run::run(cli)?;
-    let mut text = if cli.json {
-        serde_json::to_string_pretty(&report)?
+fn compare(args: &CompareArgs) -> Result<(), BenchError> {
+    let (report, files) = bench::run::run(args)?;
+    print(args.json, &report, || bench::table::render(&report), &files)
+}
+
+fn serve(args: &ServeArgs) -> Result<(), BenchError> {
+    let (report, files) = bench::serve::run(args)?;
+    print(args.json, &report, || bench::serve::table::render(&report), &files)
+}
+
+/// The report on standard output, where the files are on standard error.
+fn print(json: bool, report: &impl Serialize, table: impl Fn() -> String, files: &[PathBuf]) -> Result<(), BenchError> {
+    let mut text = if json {
+        serde_json::to_string_pretty(report)?
     } else {
-        bench::table::render(&report)
+        table()
     };
     if !text.ends_with('\n') {
         text.push('\n');

@@ -4,14 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::error::BenchError;
-use crate::plots::Plot;
-use crate::report::Report;
-
-/// Name of the report's file.
-pub const REPORT_FILE: &str = "comprehensive_benchmark_results.json";
 
 /// The output folder, found to be writable, and a place beside it where files are made.
 #[derive(Debug)]
@@ -22,13 +18,13 @@ pub struct Output {
 
 impl Output {
     /// Checks before anything is measured that `folder` can receive the files: it is a folder or
-    /// does not exist yet, no file of ours would replace a folder, and the place is writable.
+    /// does not exist yet, none of the files called `names` would replace a folder, and the place is writable.
     /// Nothing is left behind when the value is dropped without [`write`](Self::write).
     ///
     /// # Errors
     ///
     /// [`BenchError::Output`] with the path that is in the way.
-    pub fn prepare(folder: &Path) -> Result<Self, BenchError> {
+    pub fn prepare(folder: &Path, names: &[&str]) -> Result<Self, BenchError> {
         let fail = |path: &Path| {
             let path = path.to_path_buf();
             move |source| BenchError::Output { path, source }
@@ -42,7 +38,7 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(fail(folder)(error)),
         };
-        for name in file_names() {
+        for name in names {
             let path = folder.join(name);
             if path.is_dir() {
                 let why = "is a folder, and the report needs this name; name another folder with --out";
@@ -70,21 +66,14 @@ impl Output {
         })
     }
 
-    /// Makes all files, then moves each to its name. Other files of the folder are not touched.
+    /// Writes all files beside their place, then moves each to its name. Other files of the folder are not touched.
     /// Returns the paths.
     ///
     /// # Errors
     ///
-    /// If a figure cannot be drawn or a file cannot be written; a file that was not moved yet keeps
-    /// its old content.
-    pub fn write(self, report: &Report) -> Result<Vec<PathBuf>, BenchError> {
-        let mut json = serde_json::to_vec_pretty(report)?;
-        json.push(b'\n');
-        let mut files = vec![(REPORT_FILE, json)];
-        for plot in Plot::ALL {
-            files.push((plot.file_name(), plot.png(report)?));
-        }
-        for (name, bytes) in &files {
+    /// If a file cannot be written; a file that was not moved yet keeps its old content.
+    pub fn write(self, files: &[(&str, Vec<u8>)]) -> Result<Vec<PathBuf>, BenchError> {
+        for (name, bytes) in files {
             let path = self.staging.path().join(name);
             fs::write(&path, bytes).map_err(|source| BenchError::Output { path, source })?;
         }
@@ -93,7 +82,7 @@ impl Output {
             source,
         })?;
         let mut paths = Vec::new();
-        for (name, _) in &files {
+        for (name, _) in files {
             let path = self.folder.join(name);
             fs::rename(self.staging.path().join(name), &path).map_err(|source| BenchError::Output {
                 path: path.clone(),
@@ -105,48 +94,46 @@ impl Output {
     }
 }
 
-/// The names this program writes.
-fn file_names() -> impl Iterator<Item = &'static str> {
-    std::iter::once(REPORT_FILE).chain(Plot::ALL.map(Plot::file_name))
+/// A report as the bytes of its file.
+///
+/// # Errors
+///
+/// If it cannot be written as JSON.
+pub fn json(report: &impl Serialize) -> Result<Vec<u8>, BenchError> {
+    let mut json = serde_json::to_vec_pretty(report)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+
+    const NAMES: [&str; 2] = ["report.json", "figure.png"];
+
+    fn files() -> [(&'static str, Vec<u8>); 2] {
+        [(NAMES[0], json(&[1]).expect("JSON")), (NAMES[1], vec![0; 9])]
+    }
 
     #[test]
     fn all_files_appear_and_others_stay() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let folder = root.path().join("made/on/the/way");
-        let written = Output::prepare(&folder)
-            .and_then(|output| output.write(&sample::report()))
-            .expect("writes");
-        assert_eq!(written.len(), 5);
+        let write = || Output::prepare(&folder, &NAMES).and_then(|output| output.write(&files()));
+        assert_eq!(write().expect("writes"), NAMES.map(|name| folder.join(name)));
         fs::write(folder.join("notes.txt"), "mine").expect("writes");
-        fs::write(folder.join(REPORT_FILE), "old").expect("writes");
-        Output::prepare(&folder)
-            .and_then(|output| output.write(&sample::report()))
-            .expect("replaces");
-        let names = || {
-            fs::read_dir(&folder)
-                .expect("a folder")
-                .map(|entry| entry.expect("an entry").file_name())
-        };
-        assert_eq!(names().count(), 6, "{:?}", names().collect::<Vec<_>>());
+        fs::write(folder.join(NAMES[0]), "old").expect("writes");
+        write().expect("replaces");
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
         assert_eq!(fs::read_to_string(folder.join("notes.txt")).expect("reads"), "mine");
-        assert!(
-            fs::read_to_string(folder.join(REPORT_FILE))
-                .expect("reads")
-                .starts_with('{')
-        );
+        assert_eq!(fs::read_to_string(folder.join(NAMES[0])).expect("reads"), "[\n  1\n]\n");
     }
 
     #[test]
     fn nothing_stays_behind_without_a_report() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        drop(Output::prepare(&root.path().join("new/folder")).expect("prepares"));
-        drop(Output::prepare(root.path()).expect("prepares"));
+        drop(Output::prepare(&root.path().join("new/folder"), &NAMES).expect("prepares"));
+        drop(Output::prepare(root.path(), &NAMES).expect("prepares"));
         assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
     }
 
@@ -155,13 +142,14 @@ mod tests {
         let root = tempfile::tempdir().expect("a temporary folder");
         let file = root.path().join("file");
         fs::write(&file, "mine").expect("writes");
-        let error = Output::prepare(&file).expect_err("a file is no folder").to_string();
+        let error = Output::prepare(&file, &NAMES)
+            .expect_err("a file is no folder")
+            .to_string();
         assert!(error.contains("file: is not a folder"), "{error}");
-        assert!(Output::prepare(&file.join("below")).is_err());
+        assert!(Output::prepare(&file.join("below"), &NAMES).is_err());
         assert_eq!(fs::read_to_string(&file).expect("reads"), "mine");
-        let taken = root.path().join("out").join(Plot::Tokens.file_name());
-        fs::create_dir_all(&taken).expect("makes");
-        let error = Output::prepare(&root.path().join("out"))
+        fs::create_dir_all(root.path().join("out").join(NAMES[1])).expect("makes");
+        let error = Output::prepare(&root.path().join("out"), &NAMES)
             .expect_err("a folder has the name")
             .to_string();
         assert!(error.contains("is a folder"), "{error}");

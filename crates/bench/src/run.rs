@@ -4,26 +4,31 @@ use std::path::PathBuf;
 
 use fused_model::kv::PagedKv;
 
-use crate::cli::Cli;
+use crate::cli::CompareArgs;
 use crate::environment::Start;
 use crate::error::BenchError;
 use crate::inputs::{Loaded, Subject};
 use crate::measure::serving::{FRAME_BYTES, Settings};
 use crate::measure::{Measurements, quality, serving, tokens};
-use crate::output::Output;
+use crate::output::{self, Output};
+use crate::plots::Plot;
 use crate::progress::Stage;
 use crate::report::{Figure, Inputs, KvInput, Report, Unit, WorkloadInput, assemble};
 use crate::workload::{Text, Workload};
+
+/// Name of the report's file.
+const REPORT_FILE: &str = "comprehensive_benchmark_results.json";
 
 /// Runs the benchmark as the command line says and returns the report and the files that hold it.
 ///
 /// # Errors
 ///
 /// Whatever ends the run; no file is written then.
-pub fn run(cli: &Cli) -> Result<(Report, Vec<PathBuf>), BenchError> {
+pub fn run(cli: &CompareArgs) -> Result<(Report, Vec<PathBuf>), BenchError> {
     let start = Start::now();
-    let output = Output::prepare(&cli.out)?;
-    let loaded = Loaded::new(cli)?;
+    let output = Output::prepare(&cli.out, &file_names())?;
+    let mut loaded = Loaded::new(&cli.files)?;
+    loaded.patch_gpt2()?;
     let subjects = [&loaded.base, &loaded.patched];
     let workload = Workload::draw(&loaded.domain.pages, cli.texts, cli.seed, |text| {
         subjects
@@ -55,9 +60,20 @@ pub fn run(cli: &Cli) -> Result<(Report, Vec<PathBuf>), BenchError> {
     let inputs = inputs(&loaded, &workload, settings);
     let report = assemble(&measured, inputs, start.finish(cli.seed), loaded.not_measured());
     let stage = Stage::new("figures", 1);
-    let files = output.write(&report)?;
+    let mut files = vec![(REPORT_FILE, output::json(&report)?)];
+    for plot in Plot::ALL {
+        files.push((plot.file_name(), plot.png(&report)?));
+    }
+    let paths = output.write(&files)?;
     stage.step();
-    Ok((report, files))
+    Ok((report, paths))
+}
+
+/// The names this run writes.
+fn file_names() -> Vec<&'static str> {
+    std::iter::once(REPORT_FILE)
+        .chain(Plot::ALL.map(Plot::file_name))
+        .collect()
 }
 
 /// Tokens that the model has to hold for a text.
@@ -66,7 +82,7 @@ fn needed_tokens(subject: &Subject, text: &Text) -> usize {
 }
 
 /// The budget of the virtual store in bytes, found to be enough for the longest text.
-fn kv_budget(cli: &Cli, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
+fn kv_budget(cli: &CompareArgs, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
     let subjects = [&loaded.base, &loaded.patched];
     let whole = subjects.map(|subject| {
         let geometry = subject.model.config().kv_geometry(cli.batch);

@@ -7,6 +7,7 @@
 //! "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007): every drawn round meets
 //! every drawn batch. That interval is on the wide side rather than too narrow.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Resamples behind every interval.
@@ -79,8 +80,9 @@ fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
 }
 
 /// A 95% confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(into = "[f64; 2]")]
+#[schemars(with = "[f64; 2]")]
 pub struct Interval {
     /// The 2.5% end.
     pub low: f64,
@@ -139,7 +141,7 @@ pub fn crossed_bootstrap(
 }
 
 /// What an interval of a change allows one to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The whole interval lies on the good side of 0.
@@ -151,7 +153,7 @@ pub enum Verdict {
 }
 
 /// Which direction of a change is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// More is better, as of throughput.

@@ -180,10 +180,144 @@ fn a_budget_that_no_text_fits_in_is_refused_with_the_need() {
     assert!(!files.path("out").exists());
 }
 
+/// `bench serve` on the files, with more arguments.
+fn serve(files: &Files, more: &str) -> Output {
+    let root = files.root.path().display().to_string();
+    let usual =
+        "serve --model {}/model --tokenizer {}/patched --corpus {}/heldout.txt --out {}/out --rounds 2 --max-batch 4";
+    Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(
+            format!("{usual} {more}")
+                .split_whitespace()
+                .map(|word| word.replace("{}", &root)),
+        )
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs")
+}
+
+#[test]
+fn serving_gives_a_report_and_every_request() {
+    let files = Files::new();
+    let output = serve(
+        &files,
+        "--arms normal,base+paged,fused --rates 200,20 --seconds 0.3 --json --seed 3",
+    );
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    let written = fs::read(files.path("out/serve_results.json")).expect("reads");
+    assert_eq!(output.stdout, written, "standard output is the report");
+    let report: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
+    assert_eq!(report["schema"], "fused-bench.serve.v1");
+    let loads = report["loads"].as_array().expect("loads");
+    let kinds: Vec<_> = loads
+        .iter()
+        .map(|load| load["kind"].as_str().expect("a kind"))
+        .collect();
+    assert_eq!(kinds, ["all_at_once", "open", "open"]);
+    assert_eq!(
+        (
+            loads[1]["offered"]["value"].as_f64(),
+            loads[1]["offered"]["kind"].as_str()
+        ),
+        (Some(20.0), Some("computed"))
+    );
+    let mut sent = 0;
+    for load in loads {
+        assert_eq!(load["changes"].as_array().map(Vec::len), Some(2));
+        let first = &load["arms"][0]["requests"]["sent"];
+        for arm in load["arms"].as_array().expect("arms") {
+            let requests = &arm["requests"];
+            assert_eq!(&requests["sent"], first, "every arm has the same requests");
+            assert_eq!(requests["complete"], requests["sent"], "{requests}");
+            let kv = &arm["engine"];
+            let at = |name: &str| kv[name]["value"].as_f64().expect("a number");
+            assert!(
+                at("kv_used_peak") > 0.0 && at("kv_used_peak") <= at("kv_mapped_peak"),
+                "{kv}"
+            );
+            assert!(
+                at("kv_mapped_peak")
+                    <= at("kv_reserved").max(report["inputs"]["kv_budget"]["value"].as_f64().expect("bytes"))
+            );
+            assert!(at("documents_peak") >= 1.0 && at("documents_peak") <= 4.0);
+            sent += requests["sent"].as_u64().expect("a number");
+        }
+    }
+    let lines = fs::read_to_string(files.path("out/serve_requests.jsonl")).expect("reads");
+    assert_eq!(lines.lines().count() as u64, sent);
+    let mut bytes = std::collections::HashMap::new();
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let key = (line["load"].to_string(), line["request"].to_string());
+        let text = [&line["prompt_bytes"], &line["reply_bytes"]].map(|value| value.as_u64().expect("bytes"));
+        assert_eq!(
+            *bytes.entry(key).or_insert(text),
+            text,
+            "the same request is the same text in every arm"
+        );
+        assert_eq!(
+            line["piece_bytes"]
+                .as_array()
+                .expect("pieces")
+                .iter()
+                .filter_map(|b| b.as_u64())
+                .sum::<u64>(),
+            text[1]
+        );
+    }
+}
+
+#[test]
+fn a_trace_is_replayed_and_a_rate_is_found() {
+    let files = Files::new();
+    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00.0,200,20\n2024-01-01 00:00:01.0,90,9\n";
+    fs::write(files.path("trace.csv"), trace).expect("writes");
+    let output = serve(&files, "--trace {}/trace.csv --trace-speed 20 --abandon-every 2");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(files.path("out/serve_results.json")).expect("reads")).expect("JSON");
+    assert_eq!(report["inputs"]["trace"]["requests"], 2);
+    let requests = &report["loads"][1]["arms"][1]["requests"];
+    assert_eq!(
+        (&requests["complete"], &requests["abandoned"]),
+        (&2.into(), &2.into()),
+        "{requests}"
+    );
+
+    let output = serve(&files, "--find-rate --rates 50 --seconds 0.1 --objectives e2e=0.001");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{talk}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(files.path("out/serve_results.json")).expect("reads")).expect("JSON");
+    let found = &report["max_rates"][1];
+    assert_eq!(
+        found["rate"]["value"], 0.0,
+        "nothing is done within a microsecond: {found}"
+    );
+    assert!(
+        found["probes"].as_array().is_some_and(|probes| probes.len() == 24),
+        "{found}"
+    );
+
+    fs::write(files.path("trace.csv"), "no trace\n").expect("writes");
+    let output = serve(&files, "--trace {}/trace.csv");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert!(talk.contains("trace.csv: line 1"), "{talk}");
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     let files = Files::new();
-    for arguments in ["--texts 0", "--rounds x", "--no-such-option", "--demo {}"] {
+    for arguments in [
+        "--texts 0",
+        "--rounds x",
+        "--no-such-option",
+        "--demo {}",
+        "serve --rates x",
+    ] {
         let output = files.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");
         assert!(!output.stderr.is_empty() && output.stdout.is_empty());

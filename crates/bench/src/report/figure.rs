@@ -1,11 +1,12 @@
 //! A number with its unit, where it comes from, and how sure it is.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::stats::{Interval, Verdict, Wanted};
 
 /// Where a number comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Counted, or read from a clock or the operating system in this run, or plain arithmetic
@@ -16,7 +17,7 @@ pub enum Kind {
 }
 
 /// Unit of a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the serialized name is the whole explanation")]
 pub enum Unit {
     #[serde(rename = "tokens")]
@@ -44,12 +45,20 @@ pub enum Unit {
     Seconds,
     #[serde(rename = "bits/byte")]
     BitsPerByte,
+    #[serde(rename = "requests/s")]
+    RequestsPerSecond,
+    #[serde(rename = "ms/char")]
+    MillisecondsPerCharacter,
+    #[serde(rename = "documents")]
+    Documents,
+    #[serde(rename = "count")]
+    Count,
     #[serde(rename = "%")]
     Percent,
 }
 
 /// A number with its unit, its kind, and, where it was observed more than once, its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Figure {
     /// The number.
     pub value: f64,
@@ -109,7 +118,7 @@ impl Figure {
 }
 
 /// A change between two arms, judged.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Change {
     /// The change.
     #[serde(flatten)]
@@ -133,7 +142,7 @@ impl Change {
 }
 
 /// Many numbers of one unit and kind.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Series {
     /// The numbers.
     pub values: Vec<f64>,

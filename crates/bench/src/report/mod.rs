@@ -12,6 +12,7 @@ pub use summary::{Improvements, KvCacheSummary, PerformanceSummary, QualitySumma
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arms::{KvChoice, Role, TokenizerChoice};
@@ -22,7 +23,7 @@ use crate::environment::Environment;
 pub const SCHEMA: &str = "fused-bench.report.v1";
 
 /// The whole report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
@@ -59,7 +60,7 @@ pub struct Report {
 }
 
 /// What was run on what.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Inputs {
     /// `demo` or `own`: the embedded demonstration, or the files named on the command line.
     pub mode: &'static str,
@@ -82,7 +83,7 @@ pub struct Inputs {
 }
 
 /// One held-out corpus.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CorpusInput {
     /// Its path.
     pub path: String,
@@ -95,7 +96,7 @@ pub struct CorpusInput {
 }
 
 /// Shape of a model.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct ModelShape {
     /// Entries of the vocabulary.
     pub vocab_size: usize,
@@ -110,7 +111,7 @@ pub struct ModelShape {
 }
 
 /// The requests.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct WorkloadInput {
     /// Requests, each a prompt and the fixed reply that every arm produces.
     pub texts: usize,
@@ -129,7 +130,7 @@ pub struct WorkloadInput {
 }
 
 /// Set-up of the KV stores.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct KvInput {
     /// Physical memory the virtual store may use.
     pub budget: Figure,
@@ -140,7 +141,7 @@ pub struct KvInput {
 }
 
 /// Tokenizers on whole held-out pages.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Tokenization {
     /// Pages encoded.
     pub texts: usize,
@@ -153,7 +154,7 @@ pub struct Tokenization {
 }
 
 /// One tokenizer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TokenizerReport {
     /// `base`, `patched`, `gpt2`, or `gpt2_patched`.
     pub name: &'static str,
@@ -181,7 +182,7 @@ pub struct TokenizerReport {
 }
 
 /// A tokenizer against its patched version.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TokenReduction {
     /// Name of the tokenizer before.
     pub from: &'static str,
@@ -196,7 +197,7 @@ pub struct TokenReduction {
 }
 
 /// One arm.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmReport {
     /// `normal`, `fused`, or tokenizer and KV store joined by `+`.
     pub name: &'static str,
@@ -215,7 +216,7 @@ pub struct ArmReport {
 }
 
 /// Tokens of the workload in one arm.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmTokens {
     /// Tokens of all prompts.
     pub prompt_tokens: Figure,
@@ -226,7 +227,7 @@ pub struct ArmTokens {
 }
 
 /// KV memory of one arm.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmKv {
     /// Address space set aside.
     pub reserved: Figure,
@@ -253,7 +254,7 @@ pub struct ArmKv {
 }
 
 /// KV memory over time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Timeline {
     /// Milliseconds since the batch was handed over.
     pub time: Series,
@@ -264,7 +265,7 @@ pub struct Timeline {
 }
 
 /// Time of one arm.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmPerformance {
     /// Texts finished per second of wall time.
     pub texts_per_second: Figure,
@@ -291,7 +292,7 @@ pub struct ArmPerformance {
 }
 
 /// Mean and quantiles over texts.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Distribution {
     /// Mean, with its interval.
     pub mean: Figure,
@@ -304,7 +305,7 @@ pub struct Distribution {
 }
 
 /// The fused arm against others: KV memory.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KvCacheComparison {
     /// Mean batch peak, fused against normal.
     pub fused_vs_normal: Change,
@@ -315,7 +316,7 @@ pub struct KvCacheComparison {
 }
 
 /// The fused arm against the normal one: time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PerformanceComparison {
     /// Reply bytes per second, end to end: the headline.
     pub bytes_per_second: Change,
@@ -328,7 +329,7 @@ pub struct PerformanceComparison {
 }
 
 /// Quality of both models.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Quality {
     /// On held-out pages of the domain.
     pub domain: QualityOn,
@@ -337,7 +338,7 @@ pub struct Quality {
 }
 
 /// Quality of both models on one corpus.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct QualityOn {
     /// Pages scored.
     pub documents: usize,
@@ -354,7 +355,7 @@ pub struct QualityOn {
 }
 
 /// One model on one corpus.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ScoreReport {
     /// Bits the model needs per byte of text.
     pub bits_per_byte: Figure,
@@ -369,7 +370,7 @@ pub struct ScoreReport {
 }
 
 /// The 2×2 of tokenizer and KV store.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Interaction {
     /// On reply bytes per second.
     pub bytes_per_second: Effects,
@@ -378,7 +379,7 @@ pub struct Interaction {
 }
 
 /// Effects of a 2×2 as ratios: (1 + both) = (1 + tokenizer) · (1 + store) · (1 + interaction).
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Effects {
     /// Patched instead of base tokenizer, KV store as in the normal arm.
     pub tokenizer: Change,
@@ -391,7 +392,7 @@ pub struct Effects {
 }
 
 /// Something the benchmark should show.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Goal {
     /// Short name.
     pub name: &'static str,
@@ -408,7 +409,7 @@ pub struct Goal {
 }
 
 /// Something this run says nothing about.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct NotMeasured {
     /// What.
     pub what: &'static str,

@@ -1,10 +1,11 @@
 //! The short sections at the top of the report: plain numbers under fixed names, for scripts that
 //! compare the two arms and need nothing else.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// One arm in short.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Side {
     /// Tokens of the held-out pages.
     pub tokenization: TokenizationSummary,
@@ -17,7 +18,7 @@ pub struct Side {
 }
 
 /// Tokens of the held-out pages.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TokenizationSummary {
     /// Tokens of all pages.
     pub total_tokens: u64,
@@ -28,7 +29,7 @@ pub struct TokenizationSummary {
 }
 
 /// KV memory; 1 MB is 2^20 bytes here.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct KvCacheSummary {
     /// Physical memory at the peak.
     pub measured_total_mb: f64,
@@ -43,7 +44,7 @@ pub struct KvCacheSummary {
 }
 
 /// Time of the served workload.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PerformanceSummary {
     /// Texts finished per second.
     pub texts_per_second: f64,
@@ -56,14 +57,14 @@ pub struct PerformanceSummary {
 }
 
 /// Quality of the model.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct QualitySummary {
     /// Bits per byte on held-out pages of the domain.
     pub bits_per_byte: f64,
 }
 
 /// What the fused arm gains over the normal one.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Improvements {
     /// Tokens fewer, in per cent.
     pub token_reduction_percent: f64,

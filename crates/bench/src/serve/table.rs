@@ -1,0 +1,163 @@
+//! The report as a table to read in a terminal.
+
+use super::report::{ArmLoad, Latency, LoadReport, ServeReport};
+use crate::plots::{number, signed_percent};
+use crate::report::{Change, Figure};
+
+const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+
+/// The whole table, ending with a line break.
+pub fn render(report: &ServeReport) -> String {
+    let mut sections = vec![head(report)];
+    sections.extend(report.loads.iter().map(load));
+    if !report.max_rates.is_empty() {
+        sections.push(max_rates(report));
+    }
+    let mut text = sections
+        .iter()
+        .map(|lines| lines.join("\n"))
+        .collect::<Vec<_>>()
+        .join("\n\n");
+    text.push('\n');
+    text
+}
+
+fn head(report: &ServeReport) -> Vec<String> {
+    let (inputs, machine) = (&report.inputs, &report.environment);
+    let load = |load: Option<f64>| load.map_or_else(|| "?".to_owned(), |load| format!("{load:.1}"));
+    let objectives = report
+        .objectives
+        .iter()
+        .map(|o| format!("{} at most {} ms", o.on.name(), o.limit_ms));
+    let mut lines = vec![
+        "The same texts at the same times through every arm".to_owned(),
+        format!(
+            "  texts     {} of {}, {} bytes of prompt and {} of reply on average; runs of {} s, {} rounds, arms interleaved",
+            inputs.texts,
+            inputs.corpus.path,
+            number(inputs.prompt_bytes.value, 0),
+            number(inputs.reply_bytes.value, 0),
+            inputs.seconds,
+            inputs.rounds
+        ),
+    ];
+    lines.extend(inputs.trace.as_ref().map(|trace| {
+        format!(
+            "  trace     {} requests of {}, {} times as fast, {:.2} bytes a token, {} shortened to fit",
+            trace.requests, trace.path, trace.speed, trace.bytes_per_token, trace.shortened
+        )
+    }));
+    lines.extend(inputs.kv_budget.map(|budget| {
+        format!(
+            "  memory    {} MiB for KV rows in every arm",
+            number(budget.value * PER_MIB, 0)
+        )
+    }));
+    lines.push(format!("  good      {}", objectives.collect::<Vec<_>>().join(", ")));
+    lines.push(format!(
+        "  machine   {}, {} cores, {}, load {} to {}, {} build",
+        machine.cpu,
+        machine.cores,
+        machine.os,
+        load(machine.load_average_start),
+        load(machine.load_average_end),
+        machine.profile
+    ));
+    lines
+}
+
+fn load(load: &LoadReport) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:18} {:>9} {:>8} {:>7} {:>19} {:>19} {:>11} {:>9} {:>9} {:>9}",
+        load.name,
+        "bytes/s",
+        "good/s",
+        "good %",
+        "1st byte p50 p99 ms",
+        "last byte p50 p99",
+        "ms/char",
+        "documents",
+        "KV MiB",
+        "put back"
+    )];
+    lines.extend(load.arms.iter().map(arm));
+    for change in &load.changes {
+        let pairs = [
+            ("bytes/s", Some(&change.reply_bytes_per_second)),
+            ("good/s", Some(&change.goodput)),
+            ("1st byte p50", change.ttfb_p50.as_ref()),
+            ("p99", change.ttfb_p99.as_ref()),
+            ("last byte p50", change.e2e_p50.as_ref()),
+            ("ms/char", Some(&change.ms_per_char)),
+            ("documents", change.documents_peak.as_ref()),
+            ("KV", change.kv_mapped_peak.as_ref()),
+        ];
+        lines.push(format!("  {} against {}, 95% intervals", change.arm, change.against));
+        let parts: Vec<String> = pairs
+            .iter()
+            .filter_map(|(name, change)| Some(format!("{name} {}", judged((*change)?))))
+            .collect();
+        lines.extend(parts.chunks(3).map(|parts| format!("    {}", parts.join("; "))));
+    }
+    lines
+}
+
+fn arm(arm: &ArmLoad) -> String {
+    let quantiles = |latency: &Latency, digits| {
+        let show =
+            |figure: Option<Figure>| figure.map_or_else(|| "-".to_owned(), |figure| number(figure.value, digits));
+        format!("{} {:>8}", show(latency.p50), show(latency.p99))
+    };
+    let engine =
+        |of: &dyn Fn(&super::report::EngineLoad) -> String| arm.engine.as_ref().map_or_else(|| "-".to_owned(), of);
+    let mut name = arm.arm.clone();
+    if arm.saturated_rounds > 0 {
+        name.push_str(" (saturated)");
+    }
+    let requests = &arm.requests;
+    let lost = requests.refused + requests.failed + requests.unfinished;
+    let lost = if lost > 0 {
+        format!("   {lost} of {} not served", requests.sent)
+    } else {
+        String::new()
+    };
+    format!(
+        "  {name:16} {:>9} {:>8} {:>7} {:>19} {:>19} {:>11} {:>9} {:>9} {:>9}{lost}",
+        number(arm.reply_bytes_per_second.value, 0),
+        number(arm.goodput.value, 1),
+        number(arm.good_share.value, 0),
+        quantiles(&arm.ttfb, 0),
+        quantiles(&arm.e2e, 0),
+        number(arm.ms_per_char.mean.value, 2),
+        engine(&|engine| number(engine.documents_peak.value, 0)),
+        engine(&|engine| number(engine.kv_mapped_peak.value * PER_MIB, 1)),
+        engine(&|engine| number(engine.preemptions.value, 1)),
+    )
+}
+
+fn with_interval(figure: &Figure) -> String {
+    let interval = figure.ci95.map_or_else(String::new, |i| {
+        format!(" [{}, {}]", number(i.low, 1), number(i.high, 1))
+    });
+    format!("{}{interval}", signed_percent(figure.value))
+}
+
+fn judged(change: &Change) -> String {
+    format!("{} {}", with_interval(&change.figure), change.verdict.words())
+}
+
+fn max_rates(report: &ServeReport) -> Vec<String> {
+    let mut lines = vec!["highest rate at which 90% of the requests are good, requests/s".to_owned()];
+    lines.extend(report.max_rates.iter().map(|found| {
+        let interval = found
+            .rate
+            .ci95
+            .map_or_else(String::new, |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
+        let change = found
+            .change
+            .as_ref()
+            .map_or_else(String::new, |change| format!("   {}", judged(change)));
+        format!("  {:16} {:.1}{interval}{change}", found.arm, found.rate.value)
+    }));
+    lines
+}

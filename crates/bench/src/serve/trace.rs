@@ -1,0 +1,350 @@
+//! Recorded traces: when requests came and how long they were, never what they said.
+//!
+//! Two formats are read. Azure's CSV (Patel et al., "Splitwise", 2024) has `TIMESTAMP,ContextTokens,GeneratedTokens`.
+//! Mooncake's JSONL (Qin et al., 2024) has `timestamp` in milliseconds, `input_length`, `output_length` and `hash_ids`, one
+//! for each 512 tokens of the prompt: prompts with the same first ids begin alike.
+//!
+//! Tokens of a trace are those of another model. They become bytes of text by one factor, and every arm then serves the
+//! same bytes.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::BenchError;
+use crate::stats::{Rng, quantile};
+use crate::workload::{Pages, Text, boundary};
+
+/// Tokens that one of Mooncake's hash ids stands for.
+const BLOCK_TOKENS: f64 = 512.0;
+/// No prompt and no reply is shorter than this.
+const MIN_BYTES: usize = 8;
+
+/// A request of a trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Seconds since the first one.
+    pub at: f64,
+    /// Tokens of the prompt, in the tokens of the trace.
+    pub prompt_tokens: f64,
+    /// Tokens of the reply.
+    pub reply_tokens: f64,
+    /// Names of the prompt's blocks; empty where the trace has none.
+    pub blocks: Vec<u64>,
+}
+
+/// Reads a trace; entries are in the order of their times.
+///
+/// # Errors
+///
+/// [`BenchError::Input`] with the line that is not of either format.
+pub fn read(path: &Path) -> Result<Vec<Entry>, BenchError> {
+    let fail = |why: String| BenchError::Input(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let mut entries = parse(&text).map_err(fail)?;
+    entries.sort_by(|a, b| a.at.total_cmp(&b.at));
+    let first = entries.first().map(|entry| entry.at);
+    let first = first.ok_or_else(|| fail("the trace has no requests".to_owned()))?;
+    entries.iter_mut().for_each(|entry| entry.at -= first);
+    Ok(entries)
+}
+
+fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim().trim_start_matches('\u{feff}');
+        if line.is_empty() || line.to_ascii_uppercase().starts_with("TIMESTAMP") {
+            continue;
+        }
+        let entry = if line.starts_with('{') {
+            mooncake(line)
+        } else {
+            azure(line)
+        };
+        entries.push(entry.map_err(|why| format!("line {}: {why}", number + 1))?);
+    }
+    Ok(entries)
+}
+
+fn mooncake(line: &str) -> Result<Entry, String> {
+    #[derive(Deserialize)]
+    struct Line {
+        timestamp: f64,
+        input_length: u32,
+        output_length: u32,
+        #[serde(default)]
+        hash_ids: Vec<u64>,
+    }
+    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    Ok(Entry {
+        at: line.timestamp / 1e3,
+        prompt_tokens: f64::from(line.input_length),
+        reply_tokens: f64::from(line.output_length),
+        blocks: line.hash_ids,
+    })
+}
+
+fn azure(line: &str) -> Result<Entry, String> {
+    let mut fields = line.split(',');
+    let mut next = |name: &str| fields.next().map(str::trim).ok_or(format!("{name} is missing"));
+    let at = seconds(next("TIMESTAMP")?)?;
+    let mut tokens = |name: &str| -> Result<f64, String> {
+        let field = next(name)?;
+        let count = field
+            .parse::<u32>()
+            .map_err(|_| format!("{name} is {field:?}, not a number of tokens"))?;
+        Ok(f64::from(count))
+    };
+    Ok(Entry {
+        at,
+        prompt_tokens: tokens("ContextTokens")?,
+        reply_tokens: tokens("GeneratedTokens")?,
+        blocks: Vec::new(),
+    })
+}
+
+/// Seconds of `2023-11-16 18:15:46.6805900`, with or without an offset from UTC after it, since some fixed day.
+fn seconds(stamp: &str) -> Result<f64, String> {
+    let wrong = || format!("{stamp:?} is no time like 2023-11-16 18:15:46.68");
+    let (date, time) = stamp.split_once([' ', 'T']).ok_or_else(wrong)?;
+    let time = time.trim_end_matches('Z');
+    let time = time.find(['+', '-']).map_or(time, |offset| &time[..offset]);
+    let numbers = |text: &str, separator: char| -> Option<[f64; 3]> {
+        let numbers: Result<Vec<f64>, _> = text.split(separator).map(str::parse).collect();
+        numbers.ok()?.try_into().ok()
+    };
+    let ([year, month, day], [hour, minute, second]) = numbers(date, '-').zip(numbers(time, ':')).ok_or_else(wrong)?;
+    if !(1.0..=9999.0).contains(&year) || !(1.0..=12.0).contains(&month) {
+        return Err(wrong());
+    }
+    // Days of the proleptic Gregorian calendar, with years that begin in March.
+    let (y, m) = if month > 2.0 {
+        (year, month - 3.0)
+    } else {
+        (year - 1.0, month + 9.0)
+    };
+    let days = 365.0 * y + (y / 4.0).floor() - (y / 100.0).floor() + (y / 400.0).floor();
+    let days = days + ((153.0 * m + 2.0) / 5.0).floor() + day;
+    Ok(86_400.0 * days + 3_600.0 * hour + 60.0 * minute + second)
+}
+
+/// A trace as requests with text.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// When each is sent.
+    pub at: Vec<f64>,
+    /// Their texts.
+    pub texts: Vec<Text>,
+    /// Bytes of text for a token of the trace.
+    pub bytes_per_token: f64,
+    /// Requests that were shortened until they fitted the model.
+    pub shortened: usize,
+}
+
+/// Gives the entries text from the pages: `bytes_per_token` bytes of it for each token, times `scale`, or, without one, 1 or
+/// the factor with which 99% of the entries have at most `most_bytes` of prompt and reply. A request that `fits` refuses is
+/// shortened, prompt and reply alike.
+///
+/// # Errors
+///
+/// [`BenchError::Input`] when the pages have too little text.
+pub fn replay(
+    entries: &[Entry],
+    pages: &Pages,
+    bytes_per_token: f64,
+    scale: Option<f64>,
+    most_bytes: f64,
+    seed: u64,
+    fits: impl Fn(&Text) -> bool,
+) -> Result<Replay, BenchError> {
+    let source = pages.texts.join("\n");
+    if source.len() < 64 * MIN_BYTES {
+        return Err(BenchError::Input(format!(
+            "the corpus has {} bytes; a trace needs at least {}",
+            source.len(),
+            64 * MIN_BYTES
+        )));
+    }
+    let whole: Vec<f64> = entries
+        .iter()
+        .map(|entry| entry.prompt_tokens + entry.reply_tokens)
+        .collect();
+    let scale = scale.unwrap_or_else(|| (most_bytes / (quantile(&whole, 0.99) * bytes_per_token)).min(1.0));
+    let bytes_per_token = bytes_per_token * scale;
+    let mut rng = Rng::new(seed);
+    let mut shortened = 0;
+    let mut texts = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let place = rng.below(source.len());
+        let mut share = 1.0;
+        let text = loop {
+            let bytes = |tokens: f64| ((tokens * bytes_per_token * share) as usize).max(MIN_BYTES);
+            let prompt = prompt(
+                &source,
+                place,
+                &entry.blocks,
+                bytes(entry.prompt_tokens),
+                BLOCK_TOKENS * bytes_per_token,
+            );
+            // What the page says after the prompt's last block would do as well; any text does.
+            let reply = cut(&source, place + bytes(entry.prompt_tokens), bytes(entry.reply_tokens));
+            let text = Text { prompt, reply };
+            if fits(&text) {
+                break text;
+            }
+            if share < 1e-3 {
+                return Err(BenchError::Input("no text of a few bytes fits the model".to_owned()));
+            }
+            share *= 0.9;
+        };
+        shortened += usize::from(share < 1.0);
+        texts.push(text);
+    }
+    Ok(Replay {
+        at: entries.iter().map(|entry| entry.at).collect(),
+        texts,
+        bytes_per_token,
+        shortened,
+    })
+}
+
+/// `bytes` of prompt: a text of its own for each named block, the rest from `place` on.
+fn prompt(source: &str, place: usize, blocks: &[u64], bytes: usize, block_bytes: f64) -> String {
+    let mut prompt = String::with_capacity(bytes);
+    for &block in blocks {
+        let left = bytes - prompt.len();
+        if left == 0 {
+            break;
+        }
+        let place = Rng::new(block).below(source.len());
+        prompt.push_str(&cut(source, place, left.min((block_bytes as usize).max(1))));
+    }
+    if prompt.len() < bytes {
+        prompt.push_str(&cut(source, place, bytes - prompt.len()));
+    }
+    prompt
+}
+
+/// At most `bytes` of `source` from `place` on, which may lie past the end and then counts from the start again; at least
+/// one character.
+fn cut(source: &str, place: usize, bytes: usize) -> String {
+    let mut left = bytes;
+    let mut text = String::with_capacity(bytes);
+    let mut place = boundary(source, place % source.len());
+    while left > 0 {
+        let part = &source[place..];
+        let part = &part[..boundary(part, left)];
+        if part.is_empty() {
+            break;
+        }
+        text.push_str(part);
+        left -= part.len();
+        place = 0;
+    }
+    if text.is_empty() {
+        text.extend(source[place..].chars().next());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.5,374,44\n2023-11-16 18:15:50.25,396,109\n\
+        2023-11-17 00:00:00.0,10,1\n";
+    const MOONCAKE: &str = "{\"timestamp\": 3000, \"input_length\": 1000, \"output_length\": 52, \"hash_ids\": [46, 47]}\n\
+        {\"timestamp\": 1500, \"input_length\": 600, \"output_length\": 26, \"hash_ids\": [46, 48]}\n";
+
+    fn pages() -> Pages {
+        let page = |p: usize| (0..400).map(|i| format!("é{p}w{i} ")).collect();
+        Pages {
+            texts: (0..3).map(page).collect(),
+            truncated: false,
+        }
+    }
+
+    fn file(content: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("trace");
+        std::fs::write(&path, content).expect("writes");
+        (folder, path)
+    }
+
+    #[test]
+    fn both_formats_are_read_in_the_order_of_their_times() {
+        let (_folder, path) = file(AZURE);
+        let azure = read(&path).expect("reads");
+        assert_eq!(
+            azure.iter().map(|entry| entry.at).collect::<Vec<_>>(),
+            [0.0, 3.75, 20_653.5]
+        );
+        assert_eq!((azure[1].prompt_tokens, azure[1].reply_tokens), (396.0, 109.0));
+        let (_folder, path) = file(MOONCAKE);
+        let mooncake = read(&path).expect("reads");
+        assert_eq!((mooncake[0].at, mooncake[1].at), (0.0, 1.5));
+        assert_eq!(mooncake[0].blocks, [46, 48]);
+    }
+
+    #[test]
+    fn days_are_counted_by_the_calendar() {
+        let at = |stamp| seconds(stamp).expect("a time");
+        assert_eq!(at("2024-03-01 00:00:00") - at("2024-02-28 00:00:00"), 2.0 * 86_400.0);
+        assert_eq!(at("2023-03-01 00:00:00") - at("2023-02-28 00:00:00"), 86_400.0);
+        assert_eq!(at("2024-01-01T00:00:01Z") - at("2023-12-31 23:59:59.000+00:00"), 2.0);
+    }
+
+    #[test]
+    fn what_is_no_trace_is_refused_with_its_line() {
+        for (content, message) in [
+            ("", "no requests"),
+            ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no requests"),
+            ("2023-11-16 18:15:46.5,374", "GeneratedTokens is missing"),
+            ("2023-11-16 18:15:46.5,374,many", "many"),
+            ("yesterday,1,2", "no time like"),
+            ("\n{\"timestamp\": 1}", "line 2"),
+            ("2023-13-16 18:15:46.5,3,4", "no time like"),
+        ] {
+            let (_folder, path) = file(content);
+            let error = read(&path).expect_err(content).to_string();
+            assert!(error.contains(message), "{content}: {error}");
+        }
+        assert!(read(Path::new("/nowhere/at all")).is_err());
+    }
+
+    #[test]
+    fn lengths_become_bytes_and_equal_blocks_equal_text() {
+        let (_folder, path) = file(MOONCAKE);
+        let entries = read(&path).expect("reads");
+        let replay = replay(&entries, &pages(), 3.0, Some(0.5), 1e9, 1, |_| true).expect("replays");
+        assert_eq!((replay.bytes_per_token, replay.shortened), (1.5, 0));
+        let [first, second] = &replay.texts[..] else {
+            panic!("two requests")
+        };
+        // A cut never splits a character, so it may be a byte short.
+        assert!(
+            (1_495..=1_500).contains(&second.prompt.len()),
+            "{}",
+            second.prompt.len()
+        );
+        assert!((75..=78).contains(&second.reply.len()));
+        let shared = 512 * 3 / 2 - 1;
+        assert_eq!(first.prompt[..shared], second.prompt[..shared]);
+        assert_ne!(
+            first.prompt[shared + 2..],
+            second.prompt[shared + 2..first.prompt.len()]
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_shortened_and_counted() {
+        let (_folder, path) = file(AZURE);
+        let entries = read(&path).expect("reads");
+        let fits = |text: &Text| text.prompt.len() + text.reply.len() <= 600;
+        let by_scale = replay(&entries, &pages(), 3.0, None, 600.0, 1, fits).expect("replays");
+        assert!(by_scale.bytes_per_token < 1.5 && by_scale.texts.iter().all(fits));
+        let by_force = replay(&entries, &pages(), 3.0, Some(1.0), 600.0, 1, fits).expect("replays");
+        assert!(by_force.texts.iter().all(fits) && by_force.shortened == 2);
+        assert!(replay(&entries, &pages(), 3.0, None, 600.0, 1, |_| false).is_err());
+    }
+}
