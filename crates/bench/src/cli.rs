@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::arms::{ARMS, Arm};
+use crate::diff::Gate;
 use crate::serve::record::{Measure, Objective};
 
 /// The embedded demonstration.
@@ -38,6 +39,30 @@ pub enum Command {
     /// Puts load on the arms, or on servers by URL: requests that arrive by themselves, clients that
     /// wait for their answers, or a recorded trace
     Serve(Box<ServeArgs>),
+    /// Compares two reports of the same kind, and fails when a quantity changed by more than a gate lets it
+    Diff(DiffArgs),
+}
+
+/// Two reports against each other.
+///
+/// The exit status is 0 when no gate is broken, 1 when one is, and 2 when the reports cannot be compared.
+#[derive(Debug, Clone, Args)]
+pub struct DiffArgs {
+    /// The report before
+    #[arg(value_name = "BEFORE.json")]
+    pub before: PathBuf,
+    /// The report after
+    #[arg(value_name = "AFTER.json")]
+    pub after: PathBuf,
+    /// Most that a quantity may rise or fall: kv_peak_bytes=+2%, bytes_per_second=-5%; may be repeated
+    #[arg(long, value_name = "NAME=\u{b1}N%", value_parser = Gate::parse, allow_hyphen_values = true)]
+    pub gate: Vec<Gate>,
+    /// Which arm is compared with itself [default: the last, which is the fused one]
+    #[arg(long, value_name = "NAME")]
+    pub arm: Option<String>,
+    /// Print the result as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Models, tokenizers and text.
@@ -286,6 +311,8 @@ mod tests {
             "serve --objectives ttfb",
             "serve --objectives speed=3",
             "serve --model a",
+            "diff a.json",
+            "diff a.json b.json --gate kv=2",
         ] {
             assert_eq!(parse(args).expect_err(args).exit_code(), 2, "{args}");
         }

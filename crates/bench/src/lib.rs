@@ -9,6 +9,7 @@
 //! * [`Cli`](cli::Cli), what is to be run, and [`run`](run::run), which runs it;
 //! * [`Report`](report::Report), the result: `docs/report-schema.md` field by field;
 //! * [`serve::run`], the arms under load, and its [`ServeReport`](serve::report::ServeReport);
+//! * [`diff::diff`], two reports against each other;
 //! * [`Plot`](plots::Plot), the four figures, drawn from a report, and [`table::render`], the same
 //!   for a terminal.
 //!
@@ -32,8 +33,10 @@
 
 pub mod arms;
 pub mod cli;
+pub mod diff;
 pub mod environment;
 pub mod error;
+pub mod html;
 pub mod inputs;
 pub mod interrupt;
 pub mod measure;
@@ -42,6 +45,7 @@ pub mod plots;
 mod progress;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod serve;
 pub mod stats;
 pub mod table;

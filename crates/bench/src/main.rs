@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::cli::{Cli, Command, CompareArgs, ServeArgs};
+use bench::cli::{Cli, Command, CompareArgs, DiffArgs, ServeArgs};
 use bench::error::BenchError;
 use clap::Parser;
 use serde::Serialize;
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => compare(&cli.compare),
         Some(Command::Serve(args)) => serve(args),
+        Some(Command::Diff(args)) => return diff(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,6 +34,23 @@ fn compare(args: &CompareArgs) -> Result<(), BenchError> {
 fn serve(args: &ServeArgs) -> Result<(), BenchError> {
     let (report, files) = bench::serve::run(args)?;
     print(args.json, &report, || bench::serve::table::render(&report), &files)
+}
+
+/// 1 says that a gate is broken, and nothing else does.
+fn diff(args: &DiffArgs) -> ExitCode {
+    let printed = bench::diff::diff(args)
+        .map_err(|error| error.to_string())
+        .and_then(|diff| {
+            print(args.json, &diff, || diff.table(), &[]).map_err(|error| error.to_string())?;
+            Ok(if diff.is_regression() { 1 } else { 0 })
+        });
+    match printed {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// The report on standard output, where the files are on standard error.

@@ -24,7 +24,7 @@ impl Output {
     /// # Errors
     ///
     /// [`BenchError::Output`] with the path that is in the way.
-    pub fn prepare(folder: &Path, names: &[&str]) -> Result<Self, BenchError> {
+    pub fn prepare(folder: &Path, names: &[String]) -> Result<Self, BenchError> {
         let fail = |path: &Path| {
             let path = path.to_path_buf();
             move |source| BenchError::Output { path, source }
@@ -72,7 +72,7 @@ impl Output {
     /// # Errors
     ///
     /// If a file cannot be written; a file that was not moved yet keeps its old content.
-    pub fn write(self, files: &[(&str, Vec<u8>)]) -> Result<Vec<PathBuf>, BenchError> {
+    pub fn write(self, files: &[(String, Vec<u8>)]) -> Result<Vec<PathBuf>, BenchError> {
         for (name, bytes) in files {
             let path = self.staging.path().join(name);
             fs::write(&path, bytes).map_err(|source| BenchError::Output { path, source })?;
@@ -109,31 +109,37 @@ pub fn json(report: &impl Serialize) -> Result<Vec<u8>, BenchError> {
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 2] = ["report.json", "figure.png"];
+    fn names() -> [String; 2] {
+        ["report.json", "figure.png"].map(str::to_owned)
+    }
 
-    fn files() -> [(&'static str, Vec<u8>); 2] {
-        [(NAMES[0], json(&[1]).expect("JSON")), (NAMES[1], vec![0; 9])]
+    fn files() -> [(String, Vec<u8>); 2] {
+        let [report, figure] = names();
+        [(report, json(&[1]).expect("JSON")), (figure, vec![0; 9])]
     }
 
     #[test]
     fn all_files_appear_and_others_stay() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let folder = root.path().join("made/on/the/way");
-        let write = || Output::prepare(&folder, &NAMES).and_then(|output| output.write(&files()));
-        assert_eq!(write().expect("writes"), NAMES.map(|name| folder.join(name)));
+        let write = || Output::prepare(&folder, &names()).and_then(|output| output.write(&files()));
+        assert_eq!(write().expect("writes"), names().map(|name| folder.join(name)));
         fs::write(folder.join("notes.txt"), "mine").expect("writes");
-        fs::write(folder.join(NAMES[0]), "old").expect("writes");
+        fs::write(folder.join(&names()[0]), "old").expect("writes");
         write().expect("replaces");
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 3);
         assert_eq!(fs::read_to_string(folder.join("notes.txt")).expect("reads"), "mine");
-        assert_eq!(fs::read_to_string(folder.join(NAMES[0])).expect("reads"), "[\n  1\n]\n");
+        assert_eq!(
+            fs::read_to_string(folder.join(&names()[0])).expect("reads"),
+            "[\n  1\n]\n"
+        );
     }
 
     #[test]
     fn nothing_stays_behind_without_a_report() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        drop(Output::prepare(&root.path().join("new/folder"), &NAMES).expect("prepares"));
-        drop(Output::prepare(root.path(), &NAMES).expect("prepares"));
+        drop(Output::prepare(&root.path().join("new/folder"), &names()).expect("prepares"));
+        drop(Output::prepare(root.path(), &names()).expect("prepares"));
         assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
     }
 
@@ -142,14 +148,14 @@ mod tests {
         let root = tempfile::tempdir().expect("a temporary folder");
         let file = root.path().join("file");
         fs::write(&file, "mine").expect("writes");
-        let error = Output::prepare(&file, &NAMES)
+        let error = Output::prepare(&file, &names())
             .expect_err("a file is no folder")
             .to_string();
         assert!(error.contains("file: is not a folder"), "{error}");
-        assert!(Output::prepare(&file.join("below"), &NAMES).is_err());
+        assert!(Output::prepare(&file.join("below"), &names()).is_err());
         assert_eq!(fs::read_to_string(&file).expect("reads"), "mine");
-        fs::create_dir_all(root.path().join("out").join(NAMES[1])).expect("makes");
-        let error = Output::prepare(&root.path().join("out"), &NAMES)
+        fs::create_dir_all(root.path().join("out").join(&names()[1])).expect("makes");
+        let error = Output::prepare(&root.path().join("out"), &names())
             .expect_err("a folder has the name")
             .to_string();
         assert!(error.contains("is a folder"), "{error}");

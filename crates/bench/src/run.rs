@@ -7,11 +7,12 @@ use fused_model::kv::PagedKv;
 use crate::cli::CompareArgs;
 use crate::environment::Start;
 use crate::error::BenchError;
+use crate::html;
 use crate::inputs::{Loaded, Subject};
 use crate::measure::serving::{FRAME_BYTES, Settings};
 use crate::measure::{Measurements, quality, serving, tokens};
 use crate::output::{self, Output};
-use crate::plots::Plot;
+use crate::plots::{self, Plot, single};
 use crate::progress::Stage;
 use crate::report::{Figure, Inputs, KvInput, Report, Unit, WorkloadInput, assemble};
 use crate::workload::{Text, Workload};
@@ -60,19 +61,30 @@ pub fn run(cli: &CompareArgs) -> Result<(Report, Vec<PathBuf>), BenchError> {
     let inputs = inputs(&loaded, &workload, settings);
     let report = assemble(&measured, inputs, start.finish(cli.seed), loaded.not_measured());
     let stage = Stage::new("figures", 1);
-    let mut files = vec![(REPORT_FILE, output::json(&report)?)];
+    let mut files = vec![(REPORT_FILE.to_owned(), output::json(&report)?)];
     for plot in Plot::ALL {
-        files.push((plot.file_name(), plot.png(&report)?));
+        let svg = plot.svg(&report)?;
+        files.push((plot.png_name().to_owned(), plots::png(&svg)?));
+        files.push((plot.svg_name().to_owned(), svg.into_bytes()));
     }
+    let singles = single::compared(&report)?;
+    for figure in &singles {
+        files.extend(figure.files()?);
+    }
+    files.push((html::FILE.to_owned(), html::compared(&report, &singles)?));
     let paths = output.write(&files)?;
     stage.step();
     Ok((report, paths))
 }
 
 /// The names this run writes.
-fn file_names() -> Vec<&'static str> {
-    std::iter::once(REPORT_FILE)
-        .chain(Plot::ALL.map(Plot::file_name))
+fn file_names() -> Vec<String> {
+    let pages = Plot::ALL
+        .into_iter()
+        .flat_map(|plot| [plot.png_name(), plot.svg_name()]);
+    let names = [REPORT_FILE, html::FILE].into_iter().chain(pages).map(str::to_owned);
+    names
+        .chain(single::COMPARED.into_iter().flat_map(single::file_names))
         .collect()
 }
 

@@ -87,16 +87,32 @@ fn a_run_on_own_files_writes_the_report_and_the_figures() {
     let output = files.run("--json --seed 5");
     let talk = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{talk}");
-    assert_eq!(
-        names(&files.path("out")),
-        [
-            REPORT,
-            "comprehensive_comparison_dashboard.png",
-            "comprehensive_kv_cache_comparison.png",
-            "comprehensive_performance_comparison.png",
-            "comprehensive_token_comparison.png",
-        ]
-    );
+    let pages = [
+        "comparison_dashboard",
+        "kv_cache_comparison",
+        "performance_comparison",
+        "token_comparison",
+    ];
+    let panels = [
+        "tokens",
+        "fertility_by_domain",
+        "kv_memory_by_arm",
+        "kv_memory_over_time",
+        "throughput_by_arm",
+        "latency_ecdf",
+        "ablation_speed",
+        "ablation_memory",
+    ];
+    let figures = pages
+        .map(|page| format!("comprehensive_{page}"))
+        .into_iter()
+        .chain(panels.map(str::to_owned));
+    let mut expected: Vec<String> = figures
+        .flat_map(|name| [format!("{name}.png"), format!("{name}.svg")])
+        .collect();
+    expected.extend([REPORT, "report.html"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(names(&files.path("out")), expected);
     let written = fs::read(files.path("out").join(REPORT)).expect("reads");
     assert_eq!(output.stdout, written, "standard output is the report");
     let report: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
@@ -124,6 +140,50 @@ fn a_run_on_own_files_writes_the_report_and_the_figures() {
     }
     assert!(number(&report["improvements"]["kv_cache_reduction_percent"]) > 0.0);
     assert!(number(&report["improvements"]["token_reduction_percent"]) > 0.0);
+}
+
+#[test]
+fn a_broken_gate_exits_with_1_and_wrong_use_with_2() {
+    let files = Files::new();
+    let report = |name: &str, peak: f64| {
+        let figure = serde_json::json!({"value": peak, "unit": "bytes", "kind": "measured"});
+        let arm =
+            serde_json::json!({"name": "fused", "tokenizer": "patched", "kv_cache": {"physical_at_peak": figure}});
+        let report = serde_json::json!({"schema": "fused-bench.report.v1", "arms": [arm]});
+        fs::write(files.path(name), report.to_string()).expect("writes");
+    };
+    report("a.json", 1_000.0);
+    report("b.json", 1_030.0);
+    let diff = |arguments: &str| {
+        let root = files.root.path().display().to_string();
+        let arguments = format!("diff {arguments}").replace("{}", &root);
+        Command::new(env!("CARGO_BIN_EXE_bench"))
+            .args(arguments.split_whitespace())
+            .output()
+            .expect("runs")
+    };
+    for (arguments, code) in [
+        ("{}/a.json {}/b.json", 0),
+        ("{}/a.json {}/b.json --gate kv_peak_bytes=+4%", 0),
+        ("{}/a.json {}/b.json --gate kv_peak_bytes=+2%", 1),
+        ("{}/b.json {}/a.json --gate kv_peak_bytes=-2%", 1),
+        ("{}/a.json {}/b.json --gate other=+2%", 2),
+        ("{}/a.json {}/b.json --gate kv_peak_bytes=2", 2),
+        ("{}/a.json {}/missing.json", 2),
+        ("{}/a.json {}/heldout.txt", 2),
+        ("{}/a.json", 2),
+    ] {
+        let output = diff(arguments);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {talk}");
+        assert_eq!(code == 2, output.stdout.is_empty(), "{arguments}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&diff("{}/a.json {}/b.json --gate kv_peak_bytes=+2% --json").stdout).expect("JSON");
+    assert_eq!(
+        (&json["schema"], &json["metrics"][0]["broken"][0]),
+        (&"fused-bench.diff.v1".into(), &2.0.into())
+    );
 }
 
 #[test]

@@ -152,8 +152,8 @@ fn register_fonts() {
     });
 }
 
-/// Turns the SVG text of [`Canvas::draw`] into a PNG file's bytes, one pixel per unit.
-pub(super) fn png(svg: &str) -> Result<Vec<u8>, PlotError> {
+/// Turns the SVG text of [`Canvas::draw`] into a PNG file's bytes, `scale` pixels per unit.
+pub(super) fn png(svg: &str, scale: f32) -> Result<Vec<u8>, PlotError> {
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_data(REGULAR.to_vec());
     fonts.load_font_data(BOLD.to_vec());
@@ -164,9 +164,14 @@ pub(super) fn png(svg: &str) -> Result<Vec<u8>, PlotError> {
     };
     let tree = usvg::Tree::from_str(svg, &options).map_err(|error| PlotError::Render(error.to_string()))?;
     let size = tree.size().to_int_size();
+    let size = size.scale_by(scale).unwrap_or(size);
     let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height())
         .ok_or_else(|| PlotError::Render(format!("no memory for {}x{} pixels", size.width(), size.height())))?;
-    resvg::render(&tree, tiny_skia::Transform::identity(), &mut pixels.as_mut());
+    resvg::render(
+        &tree,
+        tiny_skia::Transform::from_scale(scale, scale),
+        &mut pixels.as_mut(),
+    );
     pixels
         .encode_png()
         .map_err(|error| PlotError::Render(error.to_string()))

@@ -113,6 +113,7 @@ pub(super) fn timeline(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
                 points: points.map(|(&x, &y)| (x, y * PER_MIB)).collect(),
                 color: palette::arm(arm),
                 width: 5,
+                dots: 0,
             }
         })
         .collect();

@@ -1,4 +1,4 @@
-//! The four figures, drawn from a report and from nothing else.
+//! The figures, drawn from a report and from nothing else: four pages of the comparison, and single panels of both reports.
 
 mod canvas;
 mod dashboard;
@@ -6,6 +6,8 @@ mod kv_cache;
 mod palette;
 mod panel;
 mod performance;
+mod serve;
+pub mod single;
 mod tokens;
 
 use canvas::{Anchor, Canvas, Ink};
@@ -44,8 +46,18 @@ impl Plot {
     /// All figures.
     pub const ALL: [Self; 4] = [Self::Tokens, Self::KvCache, Self::Performance, Self::Dashboard];
 
-    /// Name of its file.
-    pub fn file_name(self) -> &'static str {
+    /// Name of its file as SVG.
+    pub fn svg_name(self) -> &'static str {
+        match self {
+            Self::Tokens => "comprehensive_token_comparison.svg",
+            Self::KvCache => "comprehensive_kv_cache_comparison.svg",
+            Self::Performance => "comprehensive_performance_comparison.svg",
+            Self::Dashboard => "comprehensive_comparison_dashboard.svg",
+        }
+    }
+
+    /// Name of its file as PNG.
+    pub fn png_name(self) -> &'static str {
         match self {
             Self::Tokens => "comprehensive_token_comparison.png",
             Self::KvCache => "comprehensive_kv_cache_comparison.png",
@@ -67,15 +79,15 @@ impl Plot {
             Self::Dashboard => dashboard::svg(report),
         }
     }
+}
 
-    /// The figure as the bytes of a PNG file.
-    ///
-    /// # Errors
-    ///
-    /// If drawing or rendering fails.
-    pub fn png(self, report: &Report) -> Result<Vec<u8>, PlotError> {
-        canvas::png(&self.svg(report)?)
-    }
+/// A page's SVG text as the bytes of a PNG file, one pixel per unit.
+///
+/// # Errors
+///
+/// If rendering fails.
+pub fn png(svg: &str) -> Result<Vec<u8>, PlotError> {
+    canvas::png(svg, 1.0)
 }
 
 const PAGE: [u32; 2] = [2400, 1350];
@@ -262,11 +274,28 @@ mod tests {
 
     #[test]
     fn png_has_the_size_of_the_page() {
-        let png = Plot::Tokens.png(&sample::report()).expect("renders");
+        let png = png(&Plot::Tokens.svg(&sample::report()).expect("draws")).expect("renders");
         assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
         let at = |i: usize| u32::from_be_bytes(png[i..i + 4].try_into().expect("4 bytes"));
         assert_eq!([at(16), at(20)], PAGE);
         assert!(png.len() > 30_000, "{} bytes: an empty page", png.len());
+    }
+
+    #[test]
+    fn single_figures_have_their_names_and_whole_numbers() {
+        let compared = single::compared(&sample::report()).expect("draws");
+        let served = single::served(&sample::serve_report()).expect("draws");
+        let names = |figures: &[single::Single]| figures.iter().map(|figure| figure.name).collect::<Vec<_>>();
+        assert_eq!(names(&compared), single::COMPARED);
+        assert_eq!(names(&served), single::SERVED);
+        for figure in compared.iter().chain(&served) {
+            assert!(
+                !figure.svg.contains("NaN") && !figure.svg.contains("inf<"),
+                "{}",
+                figure.name
+            );
+            assert!(!figure.alt.is_empty());
+        }
     }
 
     #[test]

@@ -40,3 +40,14 @@ pub(super) fn verdict(verdict: Verdict) -> RGBColor {
         Verdict::NoDifferenceShown => MUTED,
     }
 }
+
+/// The colour of the `i`th server.
+pub(super) fn server(i: usize) -> RGBColor {
+    [NORMAL, FUSED, RGBColor(0x00, 0x9E, 0x73), RGBColor(0xCC, 0x79, 0xA7)][i % 4]
+}
+
+/// A paler tone of a colour.
+pub(super) fn paler(color: RGBColor) -> RGBColor {
+    let mix = |c: u8| (f64::from(c) * 0.55 + 255.0 * 0.45).round() as u8;
+    RGBColor(mix(color.0), mix(color.1), mix(color.2))
+}

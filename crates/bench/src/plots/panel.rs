@@ -108,7 +108,19 @@ pub(super) struct Line {
     pub(super) label: String,
     pub(super) points: Vec<(f64, f64)>,
     pub(super) color: RGBColor,
+    /// 0 draws the points alone.
     pub(super) width: u32,
+    /// Radius of a disc at each point; 0 for none.
+    pub(super) dots: u32,
+}
+
+/// How values lie on an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Axis {
+    /// Evenly, from 0.
+    Linear,
+    /// By their logarithm, from the power of ten below the least.
+    Logarithmic,
 }
 
 /// Round tick values from at or below `low` to at or above `high`, about `count` of them, steps of
@@ -171,8 +183,7 @@ impl Scale {
 }
 
 fn pale(color: RGBColor) -> RGBColor {
-    let mix = |c: u8| (f64::from(c) * 0.45 + 255.0 * 0.55).round() as u8;
-    RGBColor(mix(color.0), mix(color.1), mix(color.2))
+    shade(color, 0.45)
 }
 
 /// The largest thing a bar panel has to show.
@@ -339,35 +350,32 @@ pub(super) fn changes(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, rows: 
 
 /// Lines over a horizontal axis, each named in a key above the plot.
 pub(super) fn lines(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, x_unit: &str, lines: &[Line]) {
+    lines_on(canvas, frame, head, x_unit, Axis::Linear, lines);
+}
+
+/// The same, with the vertical axis as named.
+pub(super) fn lines_on(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, x_unit: &str, axis: Axis, lines: &[Line]) {
     let body = head.draw(canvas, frame);
-    let mut key_x = body.x;
-    for line in lines {
-        canvas.line(
-            (key_x, body.y + 2.0),
-            (key_x + 34.0, body.y + 2.0),
-            line.color,
-            line.width,
-        );
-        canvas.text(&line.label, (key_x + 44.0, body.y + 2.0), Anchor::Left, TICK);
-        key_x += 44.0 + canvas.text_width(&line.label, TICK) + 34.0;
-    }
+    let body = key(canvas, body, lines.iter().map(|line| (line.label.as_str(), line.color)));
     let points = || lines.iter().flat_map(|line| line.points.iter().copied());
     let max_x = points().map(|p| p.0).fold(0.0, f64::max);
     let max_y = points().map(|p| p.1).fold(0.0, f64::max);
-    let (across, up) = (ticks(0.0, max_x, 5), ticks(0.0, max_y, 4));
+    let least = points().map(|p| p.1).filter(|&y| y > 0.0).fold(f64::INFINITY, f64::min);
+    let across = ticks(0.0, max_x, 5);
     let plot = Frame {
         x: body.x + 74.0,
-        y: body.y + 32.0,
+        y: body.y,
         w: body.w - 74.0 - 20.0,
-        h: body.h - 32.0 - 62.0,
+        h: body.h - 62.0,
     };
     let horizontal = Scale::new([0.0, max_x.max(f64::MIN_POSITIVE)], [plot.x, plot.right()]);
-    let vertical = Scale::new([0.0, up[up.len() - 1]], [plot.bottom(), plot.y]);
-    for &mark in &up {
-        let y = vertical.at(mark);
+    let (marks, vertical) = vertical(axis, [least, max_y], plot);
+    for (mark, text) in marks {
+        let y = vertical(mark);
         canvas.line((plot.x, y), (plot.right(), y), if mark == 0.0 { AXIS } else { GRID }, 2);
-        canvas.text(&tick_text(mark, up[1] - up[0]), (plot.x - 12.0, y), Anchor::Right, TICK);
+        canvas.text(&text, (plot.x - 12.0, y), Anchor::Right, TICK);
     }
+    canvas.line((plot.x, plot.bottom()), (plot.right(), plot.bottom()), AXIS, 2);
     for &mark in across.iter().filter(|&&mark| mark <= max_x) {
         let x = horizontal.at(mark);
         canvas.line((x, plot.bottom()), (x, plot.bottom() + 7.0), AXIS, 2);
@@ -380,15 +388,187 @@ pub(super) fn lines(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, x_unit: 
     }
     canvas.text(x_unit, (plot.right(), plot.bottom() + 52.0), Anchor::Right, TICK);
     for line in lines {
-        let points: Vec<_> = line
-            .points
-            .iter()
-            .map(|&(x, y)| (horizontal.at(x), vertical.at(y)))
-            .collect();
-        if points.len() > 1 {
+        let shown = line.points.iter().filter(|point| axis == Axis::Linear || point.1 > 0.0);
+        let points: Vec<_> = shown.map(|&(x, y)| (horizontal.at(x), vertical(y))).collect();
+        if points.len() > 1 && line.width > 0 {
             canvas.path(&points, line.color, line.width);
         }
+        for &point in points.iter().filter(|_| line.dots > 0) {
+            canvas.disc(point, line.dots, line.color);
+        }
     }
+}
+
+/// Marks of a vertical axis with their texts, and where values lie on it.
+fn vertical(axis: Axis, [least, most]: [f64; 2], plot: Frame) -> (Vec<(f64, String)>, impl Fn(f64) -> f64) {
+    let up = ticks(0.0, most, 4);
+    let (ends, marks): ([f64; 2], Vec<(f64, String)>) = match axis {
+        Axis::Linear => {
+            let step = up[1] - up[0];
+            (
+                [0.0, up[up.len() - 1]],
+                up.iter().map(|&mark| (mark, tick_text(mark, step))).collect(),
+            )
+        }
+        Axis::Logarithmic => {
+            let least = if least.is_finite() { least } else { 1.0 };
+            let (low, high) = (
+                least.log10().floor(),
+                most.max(least).log10().ceil().max(least.log10().floor() + 1.0),
+            );
+            let decades =
+                (low as i32..=high as i32).map(|power| (10_f64.powi(power), tick_text(10_f64.powi(power), 1.0)));
+            ([low, high], decades.collect())
+        }
+    };
+    let scale = Scale::new(ends, [plot.bottom(), plot.y]);
+    (marks, move |value: f64| {
+        scale.at(if axis == Axis::Logarithmic {
+            value.log10()
+        } else {
+            value
+        })
+    })
+}
+
+/// Names colours in a row above a plot, in as many rows as it takes, and returns what is left of the frame.
+fn key<'k>(canvas: &mut Canvas<'_>, frame: Frame, entries: impl Iterator<Item = (&'k str, RGBColor)>) -> Frame {
+    let (mut x, mut y) = (frame.x, frame.y + 2.0);
+    for (label, color) in entries {
+        let width = 44.0 + canvas.text_width(label, TICK);
+        if x > frame.x && x + width > frame.right() {
+            (x, y) = (frame.x, y + 28.0);
+        }
+        canvas.line((x, y), (x + 34.0, y), color, 6);
+        canvas.text(label, (x + 44.0, y), Anchor::Left, TICK);
+        x += width + 34.0;
+    }
+    let used = y - frame.y + 30.0;
+    Frame {
+        y: frame.y + used,
+        h: frame.h - used,
+        ..frame
+    }
+}
+
+/// The share of values, in per cent, at or below each: points of a line of steps.
+pub(super) fn steps(values: &[f64]) -> Vec<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let share = 100.0 / sorted.len().max(1) as f64;
+    let mut points = vec![(0.0, 0.0)];
+    for (i, &value) in sorted.iter().enumerate() {
+        points.push((value, i as f64 * share));
+        points.push((value, (i + 1) as f64 * share));
+    }
+    points
+}
+
+/// A row of requests: bars from when each was to be sent, pale while it waits and full while it replies.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) label: String,
+    /// Scheduled, first byte, end, in seconds.
+    pub(super) requests: Vec<[f64; 3]>,
+    pub(super) color: RGBColor,
+}
+
+/// Requests through time, a lane above the other, on one axis of time.
+pub(super) fn gantt(canvas: &mut Canvas<'_>, frame: Frame, head: &Head, lanes: &[Lane]) {
+    let body = head.draw(canvas, frame);
+    let end = lanes
+        .iter()
+        .flat_map(|lane| &lane.requests)
+        .map(|request| request[2])
+        .fold(0.0, f64::max);
+    let marks = ticks(0.0, end, 5);
+    let plot = Frame {
+        x: body.x + 8.0,
+        w: body.w - 28.0,
+        h: body.h - 62.0,
+        ..body
+    };
+    let scale = Scale::new([0.0, end.max(f64::MIN_POSITIVE)], [plot.x, plot.right()]);
+    for (i, lane) in lanes.iter().enumerate() {
+        let cell = plot.cell([1, lanes.len()], 0, i, 14.0);
+        canvas.text(&lane.label, (cell.x, cell.y + 12.0), Anchor::Left, LABEL);
+        let (top, height) = (cell.y + 30.0, cell.h - 30.0);
+        let step = height / lane.requests.len().max(1) as f64;
+        let thick = (step * 0.8).clamp(1.0, 10.0);
+        for (row, &[scheduled, first, ended]) in lane.requests.iter().enumerate() {
+            let y = top + step * row as f64;
+            canvas.rect((scale.at(scheduled), y), (scale.at(first), y + thick), pale(lane.color));
+            canvas.rect((scale.at(first), y), (scale.at(ended), y + thick), lane.color);
+        }
+    }
+    time_axis(canvas, plot, scale, &marks, end);
+}
+
+/// Values in equal parts of time, one strip for each lane, darker for more.
+pub(super) fn strips(
+    canvas: &mut Canvas<'_>,
+    frame: Frame,
+    head: &Head,
+    seconds: f64,
+    lanes: &[(String, Vec<f64>, RGBColor)],
+) {
+    let body = head.draw(canvas, frame);
+    let most = lanes
+        .iter()
+        .flat_map(|lane| &lane.1)
+        .copied()
+        .fold(0.0, f64::max)
+        .max(f64::MIN_POSITIVE);
+    let marks = ticks(0.0, seconds, 5);
+    let plot = Frame {
+        x: body.x + 8.0,
+        w: body.w - 28.0,
+        h: body.h - 62.0,
+        ..body
+    };
+    let scale = Scale::new([0.0, seconds.max(f64::MIN_POSITIVE)], [plot.x, plot.right()]);
+    for (i, (label, values, color)) in lanes.iter().enumerate() {
+        let cell = plot.cell([1, lanes.len()], 0, i, 18.0);
+        let worst = values.iter().copied().fold(0.0, f64::max);
+        let label = format!("{label}, longest {} ms", super::number(worst, 0));
+        canvas.text(&label, (cell.x, cell.y + 12.0), Anchor::Left, LABEL);
+        canvas.rect((cell.x, cell.y + 30.0), (cell.right(), cell.y + cell.h), STRIP);
+        let width = plot.w / values.len().max(1) as f64;
+        for (part, &value) in values.iter().enumerate().filter(|part| *part.1 > 0.0) {
+            let x = plot.x + width * part as f64;
+            canvas.rect(
+                (x, cell.y + 30.0),
+                (x + width, cell.y + cell.h),
+                shade(*color, value / most),
+            );
+        }
+    }
+    time_axis(canvas, plot, scale, &marks, seconds);
+}
+
+fn time_axis(canvas: &mut Canvas<'_>, plot: Frame, scale: Scale, marks: &[f64], end: f64) {
+    canvas.line(
+        (plot.x, plot.bottom() + 6.0),
+        (plot.right(), plot.bottom() + 6.0),
+        AXIS,
+        2,
+    );
+    for &mark in marks.iter().filter(|&&mark| mark <= end) {
+        let text = tick_text(mark, marks[1] - marks[0]);
+        canvas.text(&text, (scale.at(mark), plot.bottom() + 26.0), Anchor::Middle, TICK);
+    }
+    canvas.text(
+        "seconds since the run began",
+        (plot.right(), plot.bottom() + 52.0),
+        Anchor::Right,
+        TICK,
+    );
+}
+
+/// Between paper (0) and the colour (1).
+fn shade(color: RGBColor, share: f64) -> RGBColor {
+    let mix = |c: u8| (255.0 + (f64::from(c) - 255.0) * share.clamp(0.0, 1.0)).round() as u8;
+    RGBColor(mix(color.0), mix(color.1), mix(color.2))
 }
 
 #[cfg(test)]

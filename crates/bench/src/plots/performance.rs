@@ -79,7 +79,7 @@ pub(super) fn improvement(canvas: &mut Canvas<'_>, frame: Frame, report: &Report
     panel::changes(canvas, frame, &head, &rows);
 }
 
-fn attribution(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
+pub(super) fn attribution(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
     let effects = &report.interaction.bytes_per_second;
     let rows = [
         change_row("patched tokenizer alone", &effects.tokenizer),
@@ -92,28 +92,18 @@ fn attribution(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
 }
 
 /// Share of texts finished within a time.
-fn latencies(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
+pub(super) fn latencies(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
     let lines: Vec<Line> = [(NORMAL, "Normal"), (FUSED, "Fused")]
         .into_iter()
         .map(|(arm, label)| {
-            let mut sorted = report
-                .arm(arm.tokenizer, arm.kv_store)
-                .performance
-                .latency_by_text
-                .values
-                .clone();
-            sorted.sort_by(f64::total_cmp);
-            let share = 100.0 / sorted.len().max(1) as f64;
-            let mut points = vec![(0.0, 0.0)];
-            for (i, &latency) in sorted.iter().enumerate() {
-                points.push((latency, i as f64 * share));
-                points.push((latency, (i + 1) as f64 * share));
-            }
+            let latency = &report.arm(arm.tokenizer, arm.kv_store).performance.latency_by_text;
+            let points = panel::steps(&latency.values);
             Line {
                 label: label.to_owned(),
                 points,
                 color: palette::arm(arm),
                 width: 5,
+                dots: 0,
             }
         })
         .collect();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::serving::Serving;
 use super::{
-    ArmReport, Change, Figure, Goal, Improvements, Inputs, Kind, KvCacheComparison, KvCacheSummary, NotMeasured,
-    PerformanceComparison, PerformanceSummary, Quality, QualityOn, QualitySummary, Report, SCHEMA, ScoreReport, Side,
-    TokenReduction, Tokenization, TokenizationSummary, TokenizerReport, Unit,
+    ArmReport, Change, Expectation, Figure, Goal, Improvements, Inputs, Interaction, Kind, KvCacheComparison,
+    KvCacheSummary, NotMeasured, PerformanceComparison, PerformanceSummary, Quality, QualityOn, QualitySummary, Report,
+    SCHEMA, ScoreReport, Side, TokenReduction, Tokenization, TokenizationSummary, TokenizerReport, Unit,
 };
 use crate::arms::{ARMS, Arm, FUSED, KvChoice, NORMAL, TokenizerChoice};
 use crate::environment::Environment;
@@ -53,6 +53,8 @@ pub fn assemble(
     };
     let improvements = improvements(&tokenization, &kv_cache, normal, &performance, &quality);
     let goals = goals(&tokenization, &kv_cache, &performance, &quality);
+    let interaction = serving.interaction();
+    let expectations = expectations(&tokenization, &interaction, &performance);
     Report {
         schema: SCHEMA,
         normal_llm: side(normal, &tokenization.tokenizers[0], &quality.domain.normal),
@@ -65,9 +67,10 @@ pub fn assemble(
         kv_cache,
         performance,
         quality,
-        interaction: serving.interaction(),
+        interaction,
         arms,
         goals,
+        expectations,
         not_measured,
     }
 }
@@ -251,6 +254,33 @@ fn summary_kinds() -> BTreeMap<&'static str, Kind> {
         .map(with(Kind::Measured))
         .chain(computed.into_iter().map(with(Kind::Computed)))
         .collect()
+}
+
+/// Gains that were expected elsewhere, before anything was measured.
+fn expectations(
+    tokenization: &Tokenization,
+    interaction: &Interaction,
+    performance: &PerformanceComparison,
+) -> Vec<Expectation> {
+    let memory = &interaction.kv_memory;
+    vec![
+        Expectation::new(
+            "fewer tokens with the patched tokenizer",
+            [25.0, 25.0],
+            tokenization.reductions[0].reduction,
+        ),
+        Expectation::new(
+            "less KV memory with the virtual cache alone",
+            [15.0, 20.0],
+            memory.kv_store.figure.negated(),
+        ),
+        Expectation::new("less KV memory with both", [40.0, 40.0], memory.both.figure.negated()),
+        Expectation::new(
+            "more speed with both",
+            [30.0, 40.0],
+            performance.bytes_per_second.figure,
+        ),
+    ]
 }
 
 fn goals(

@@ -10,7 +10,7 @@ pub use assemble::assemble;
 pub use figure::{Change, Figure, Kind, Series, Unit};
 pub use summary::{Improvements, KvCacheSummary, PerformanceSummary, QualitySummary, Side, TokenizationSummary};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -55,8 +55,105 @@ pub struct Report {
     pub interaction: Interaction,
     /// What the benchmark should show, and whether it does.
     pub goals: Vec<Goal>,
+    /// What was expected elsewhere of such a system, beside what this run measured.
+    pub expectations: Vec<Expectation>,
     /// What this run says nothing about.
     pub not_measured: Vec<NotMeasured>,
+}
+
+/// A gain that was expected elsewhere, before anything was measured.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Expectation {
+    /// Of what.
+    pub what: &'static str,
+    /// Least gain that was expected, in per cent.
+    pub low: f64,
+    /// Most; the same where one number was named.
+    pub high: f64,
+    /// What this run measured.
+    pub measured: Figure,
+    /// How the two stand to each other.
+    pub found: Found,
+}
+
+/// How a measured gain stands to an expected one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// Below what was expected.
+    Less,
+    /// Within what was expected.
+    Within,
+    /// Above what was expected.
+    More,
+}
+
+impl Found {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Less => "less than expected",
+            Self::Within => "as expected",
+            Self::More => "more than expected",
+        }
+    }
+}
+
+impl Expectation {
+    /// Judges a measured gain in per cent.
+    pub fn new(what: &'static str, [low, high]: [f64; 2], measured: Figure) -> Self {
+        let found = match measured.value {
+            value if value < low => Found::Less,
+            value if value > high => Found::More,
+            _ => Found::Within,
+        };
+        Self {
+            what,
+            low,
+            high,
+            measured,
+            found,
+        }
+    }
+
+    /// The expectation as text.
+    pub fn range(&self) -> String {
+        if self.low == self.high {
+            format!("{}%", self.low)
+        } else {
+            format!("{} to {}%", self.low, self.high)
+        }
+    }
+}
+
+/// Paths of the figures of a report that were computed and not measured, without the places in lists, each once.
+pub fn computed_paths(report: &serde_json::Value) -> BTreeSet<String> {
+    fn walk(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+        use serde_json::Value;
+        match value {
+            Value::Object(object) if object.get("kind").is_some_and(|kind| kind == "computed") => {
+                found.insert(path.to_owned());
+            }
+            Value::Object(object) => {
+                for (key, value) in object {
+                    let inner = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    if path == "summary_kinds" && value == "computed" {
+                        found.insert(key.clone());
+                    }
+                    walk(value, &inner, found);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, path, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk(report, "", &mut found);
+    found
 }
 
 /// What was run on what.

@@ -35,7 +35,8 @@ fn every_field_and_every_name_is_documented() {
         .flat_map(|code| std::iter::once(code).chain(code.split(['.', ',', ' ', '['])))
         .collect();
     let mut missing = BTreeSet::new();
-    walk(&json(), "", &mut |path, object| {
+    let served = serde_json::to_value(sample::serve_report()).expect("serializes");
+    let mut visit = |path: &str, object: &serde_json::Map<String, Value>| {
         for (key, value) in object {
             if path != ".summary_kinds" && !words.contains(key.as_str()) {
                 missing.insert(format!("{path}.{key}"));
@@ -57,9 +58,13 @@ fn every_field_and_every_name_is_documented() {
                 missing.insert(format!("{path}.{key} = {name}"));
             }
         }
-    });
+    };
+    walk(&json(), "", &mut visit);
+    walk(&served, "", &mut visit);
     assert!(missing.is_empty(), "not in docs/report-schema.md: {missing:#?}");
-    assert!(words.contains(SCHEMA));
+    assert!(
+        words.contains(SCHEMA) && words.contains(crate::serve::report::SCHEMA) && words.contains(crate::diff::SCHEMA)
+    );
 }
 
 #[test]
@@ -195,4 +200,31 @@ fn known_effects_are_found() {
     assert!(report.goals.iter().all(|goal| goal.holds), "{:#?}", report.goals);
     assert_eq!(report.arms.len(), 6);
     assert_eq!((report.arms[0].role, report.arms[5].role), (Role::Normal, Role::Fused));
+}
+
+#[test]
+fn computed_figures_are_listed_by_their_paths() {
+    let paths = computed_paths(&json());
+    for path in [
+        "arms.kv_cache.estimated_at_peak",
+        "kv_cache.estimated_total_mb",
+        "inputs.kv_stores.budget",
+    ] {
+        assert!(paths.contains(path), "{path} is not in {paths:?}");
+    }
+    assert!(!paths.contains("arms.kv_cache.physical_at_peak"));
+}
+
+#[test]
+fn expectations_are_judged_by_their_range() {
+    let found = |value| Expectation::new("", [15.0, 20.0], Figure::measured(value, Unit::Percent)).found;
+    assert_eq!(
+        [14.9, 15.0, 20.0, 20.1].map(found),
+        [Found::Less, Found::Within, Found::Within, Found::More]
+    );
+    let tokens = &sample::report().expectations[0];
+    assert_eq!(
+        (tokens.range(), tokens.measured),
+        ("25%".to_owned(), sample::report().tokenization.reductions[0].reduction)
+    );
 }

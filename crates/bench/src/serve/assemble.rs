@@ -475,3 +475,88 @@ fn timeline(states: &[(f64, State)]) -> EngineTimeline {
         waiting: of(Unit::Count, |point| point.1.waiting as f64),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+    use crate::stats::Verdict;
+
+    #[test]
+    fn quantiles_agree_with_the_sorted_ones() {
+        let values = [5.0, 1.0, 4.0, 2.0, 3.0, 9.0, 7.0];
+        for q in [0.0, 0.1, 0.5, 0.9, 0.99, 1.0] {
+            assert!(
+                (quantile_of(&mut values.clone(), q) - quantile(&values, q)).abs() < 1e-12,
+                "{q}"
+            );
+        }
+        assert_eq!(quantile_of(&mut [], 0.5), 0.0);
+    }
+
+    #[test]
+    fn a_known_difference_is_found_and_none_is_not_invented() {
+        let report = sample::serve_report();
+        let [before, after] = sample::ALONE;
+        let light = &report.loads[1];
+        let change = &light.changes[0];
+        let latency = change.e2e_p50.expect("requests");
+        // Almost nobody waits, so the median changes by as much as the time of a request alone.
+        assert!(
+            (latency.figure.value - percent_change(before, after)).abs() < 4.0,
+            "{latency:?}"
+        );
+        assert_eq!(latency.verdict, Verdict::Better);
+        assert!(latency.figure.ci95.is_some_and(|i| i.covers(latency.figure.value)));
+        assert_eq!(
+            change.reply_bytes_per_second.verdict,
+            Verdict::NoDifferenceShown,
+            "both keep up"
+        );
+        let full = &report.loads[0].changes[0];
+        assert_eq!(full.documents_peak.map(|change| change.figure.value), Some(100.0));
+        assert_eq!(full.reply_bytes_per_second.verdict, Verdict::Better);
+        let same = LoadRuns {
+            runs: vec![sample::loads()[1].runs[0].clone(); 2],
+            ..sample::loads().remove(1)
+        };
+        let names = ["a", "b"].map(str::to_owned);
+        let judge = Judge {
+            arms: &names,
+            objectives: &report.objectives,
+            stall_ms: 100.0,
+            seed: 1,
+        };
+        let change = same.report(&judge).changes.remove(0);
+        assert_eq!(
+            (change.ms_per_char.figure.value, change.ms_per_char.verdict),
+            (0.0, Verdict::NoDifferenceShown)
+        );
+    }
+
+    #[test]
+    fn figures_follow_from_the_requests() {
+        let report = sample::serve_report();
+        let arm = &report.loads[1].arms[0];
+        assert_eq!(arm.requests.sent, arm.requests.complete);
+        assert!(
+            (arm.itl.mean.value - 1e3 * sample::ALONE[0] / 100.0).abs() < 0.2,
+            "{:?}",
+            arm.itl.mean
+        );
+        assert!((arm.reply_bytes_per_second.value - 500.0 * arm.requests_per_second.value).abs() < 1e-6);
+        assert!(arm.good_share.value > 95.0 && arm.goodput.value <= arm.requests_per_second.value);
+        assert!(
+            arm.ttfb.p99_9.is_none(),
+            "{} requests say nothing of one in a thousand",
+            arm.requests.sent
+        );
+        assert!(arm.itl.p99_9.is_some() && arm.ttfb.p50.is_some());
+        let engine = report.loads[0].arms[0].engine.expect("an engine");
+        assert_eq!((engine.documents_peak.value, engine.waiting_peak.value), (8.0, 32.0));
+        assert!(engine.kv_used_peak.value < engine.kv_mapped_peak.value);
+        let detail = &report.detail.arms[1];
+        assert_eq!(detail.longest_gap.values.len(), GAP_PARTS);
+        assert!(detail.scheduled.values.len() <= MOST_REQUESTS);
+    }
+}

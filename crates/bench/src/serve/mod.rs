@@ -21,9 +21,11 @@ use std::path::PathBuf;
 use crate::cli::ServeArgs;
 use crate::environment::Start;
 use crate::error::BenchError;
+use crate::html;
 use crate::inputs::{Loaded, Subject};
 use crate::interrupt;
 use crate::output::{self, Output};
+use crate::plots::single;
 use crate::progress::Stage;
 use crate::report::{Change, Figure, NotMeasured, Unit};
 use crate::stats::{Wanted, bootstrap, mean, percent_change};
@@ -113,7 +115,7 @@ struct Load {
 /// Whatever ends the run; no file is written then.
 pub fn run(args: &ServeArgs) -> Result<(ServeReport, Vec<PathBuf>), BenchError> {
     let start = Start::now();
-    let output = Output::prepare(&args.out, &[REPORT_FILE, REQUESTS_FILE])?;
+    let output = Output::prepare(&args.out, &file_names())?;
     let plan = Plan::of(args);
     let loaded = Loaded::new(&args.files)?;
     let subjects = [&loaded.base, &loaded.patched];
@@ -209,8 +211,25 @@ pub fn run(args: &ServeArgs) -> Result<(ServeReport, Vec<PathBuf>), BenchError> 
             }
         }
     }
-    let files = output.write(&[(REPORT_FILE, output::json(&report)?), (REQUESTS_FILE, lines)])?;
+    let figures = single::served(&report)?;
+    let mut files = vec![
+        (REPORT_FILE.to_owned(), output::json(&report)?),
+        (REQUESTS_FILE.to_owned(), lines),
+        (html::FILE.to_owned(), html::served(&report, &figures)?),
+    ];
+    for figure in &figures {
+        files.extend(figure.files()?);
+    }
+    let files = output.write(&files)?;
     Ok((report, files))
+}
+
+/// The names this run may write.
+fn file_names() -> Vec<String> {
+    let names = [REPORT_FILE, REQUESTS_FILE, html::FILE].map(str::to_owned).into_iter();
+    names
+        .chain(single::SERVED.into_iter().flat_map(single::file_names))
+        .collect()
 }
 
 /// The texts of the requests, and the trace they follow.
