@@ -1,6 +1,8 @@
 //! A small set of invented measurements with known effects, for tests of everything that comes
 //! after measuring.
 
+use std::sync::OnceLock;
+
 use fused_model::kv::KvMemory;
 
 use crate::arms::{ARMS, Arm, FUSED, KvChoice, NORMAL, TokenizerChoice};
@@ -313,6 +315,11 @@ fn served(schedule: &Schedule, alone: f64, places: usize, rng: &mut Rng) -> Run 
 
 /// The report on [`loads`].
 pub(crate) fn serve_report() -> ServeReport {
+    static MADE: OnceLock<ServeReport> = OnceLock::new();
+    MADE.get_or_init(make_serve_report).clone()
+}
+
+fn make_serve_report() -> ServeReport {
     let names = ["normal", "fused"].map(str::to_owned);
     let objectives = [Objective {
         on: Measure::Ttfb,

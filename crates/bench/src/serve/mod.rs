@@ -78,7 +78,7 @@ impl Plan {
             Self {
                 seconds: 2.5,
                 rounds: 2,
-                at_once: 40,
+                at_once: (4 * args.max_batch).min(40),
                 multiples: &[0.5, 0.8, 1.1, 1.4],
                 grace: 5.0,
             }
@@ -86,7 +86,7 @@ impl Plan {
             Self {
                 seconds: 20.0,
                 rounds: 3,
-                at_once: 128,
+                at_once: 4 * args.max_batch,
                 multiples: &[0.4, 0.6, 0.8, 1.0, 1.2, 1.5],
                 grace: 30.0,
             }
