@@ -250,7 +250,7 @@ pub struct ArmChange {
     pub e2e_p99: Option<Change>,
     /// Of the mean time per character.
     pub ms_per_char: Change,
-    /// Of the most documents at once; absent for servers.
+    /// Of the most documents at once; only where all requests come at once, and absent for servers.
     pub documents_peak: Option<Change>,
     /// Of the physical KV memory where it was largest; absent for servers.
     pub kv_mapped_peak: Option<Change>,
