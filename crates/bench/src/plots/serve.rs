@@ -260,7 +260,7 @@ impl Picture<'_> {
             .collect();
         let head = Head::new(
             "Silences within replies",
-            format!("darker: a longer wait between two pieces of text, {}", detail.load),
+            format!("darker: longer between two pieces of text, {}", detail.load),
         );
         single(SERVED[6], "The longest silences through a run", |canvas, frame| {
             panel::strips(canvas, frame, &head, seconds, &lanes);
