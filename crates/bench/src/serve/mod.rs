@@ -1,6 +1,6 @@
 //! The arms, or servers, under load: requests that arrive by themselves, clients that wait, recorded traces.
 //!
-//! A run goes one way: a [`Schedule`] says when each request is sent, [`drive`] sends it to a [`Target`] and keeps a
+//! A run goes one way: a [`Schedule`] says when each request is sent, [`drive()`] sends it to a [`Target`] and keeps a
 //! [`Record`](record::Record) of what came, [`assemble`] makes a [`ServeReport`] of all records. Every arm gets the same texts at
 //! the same times.
 
