@@ -22,7 +22,7 @@ folder=$(cd "$folder" && pwd)
 
 if [[ ! -e $folder/env/installed ]]; then
     python3 -m venv "$folder/env"
-    CMAKE_ARGS="-DGGML_NATIVE=ON" "$folder/env/bin/pip" install --no-binary llama-cpp-python -r "$here/requirements.txt"
+    CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" "$folder/env/bin/pip" install --no-binary llama-cpp-python -r "$here/requirements.txt"
     touch "$folder/env/installed"
 fi
 if [[ ! -e $folder/models/complete ]]; then

@@ -59,6 +59,7 @@ mod linear;
 mod llama;
 mod load;
 mod model;
+mod pages;
 mod params;
 mod pass;
 mod rng;

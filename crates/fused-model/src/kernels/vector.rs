@@ -5,6 +5,18 @@
 pub(crate) use super::simd::LANES;
 use super::simd::sum_lanes;
 
+/// Asks for the memory at an address, which need not be there, ahead of its use.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it has no effect but on the caches.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Sixteen `f32`.
 ///
 /// # Safety

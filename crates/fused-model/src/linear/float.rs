@@ -11,7 +11,7 @@ use crate::kernels::simd::Level;
 use crate::kernels::simd::each;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Avx512};
-use crate::kernels::vector::{Element, Float, Plain};
+use crate::kernels::vector::{Element, Float, Plain, prefetch};
 use crate::threads::{Parts, Pool};
 
 /// Inputs handled at a time: two panels of it and the tiles of [`ROWS`] rows stay in the second-level cache.
@@ -178,6 +178,11 @@ unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
         });
         for input in 0..depth.len() {
             let mut weights = [V::zero(); P];
+            if M > 1 {
+                // The panels after these: the processor's own prefetching stops at the end of a page, which four streams
+                // of one row make good, and two do not.
+                each!(p < P, prefetch(b.wrapping_add((P + p) * panel_len + input * PANEL)));
+            }
             each!(p < P, weights[p] = E::load::<V>(b.add(p * panel_len + input * PANEL)));
             each!(r < M, {
                 let x = V::splat(*a.add(input * M + r));

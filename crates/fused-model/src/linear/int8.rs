@@ -11,7 +11,8 @@ use crate::kernels::simd::Level;
 use crate::kernels::simd::{each, max_abs, simd_fn};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Vnni};
-use crate::kernels::vector::{Float, Int, Plain};
+use crate::kernels::vector::{Float, Int, Plain, prefetch};
+use crate::pages::Buffer;
 use crate::threads::{Parts, Pool};
 
 /// Inputs multiplied by one instruction.
@@ -25,7 +26,7 @@ pub(super) const MAX_INPUTS: usize = i32::MAX as usize / (255 * 127);
 #[derive(Debug)]
 pub(super) struct Weights {
     inputs: usize,
-    panels: Vec<i8>,
+    panels: Buffer<i8>,
     scales: Vec<f32>,
     /// 128 times the sum of an output's bytes.
     offsets: Vec<i32>,
@@ -58,7 +59,7 @@ impl Weights {
         }
         Self {
             inputs,
-            panels: bytes,
+            panels: Buffer::new(bytes.len(), bytes.iter().copied()),
             scales,
             offsets,
         }
@@ -254,6 +255,13 @@ unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize
         let b = job.weights.panels.as_ptr().add(panel * panel_len);
         let mut sums = [[V::zero(); P]; M];
         for step in 0..steps {
+            if M > 1 {
+                // The panels after these, as in the products of floats.
+                each!(
+                    p < P,
+                    prefetch(b.wrapping_add((P + p) * panel_len + step * PANEL * STEP))
+                );
+            }
             each!(r < M, {
                 let x = a.add(step * M + r).read_unaligned();
                 each!(

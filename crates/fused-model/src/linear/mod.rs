@@ -16,6 +16,7 @@ use half::f16;
 
 use crate::config::Activation;
 use crate::kernels::gelu;
+use crate::pages::Buffer;
 use crate::threads::Pool;
 use tiles::{OutPtr, PANEL, Tiles};
 
@@ -63,8 +64,8 @@ pub(crate) struct Scratch {
 
 #[derive(Debug)]
 enum Weights {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
+    F32(Buffer<f32>),
+    F16(Buffer<f16>),
     Int8(int8::Weights),
 }
 
@@ -101,9 +102,10 @@ impl Linear {
                 (0..inputs).flat_map(move |input| (0..PANEL).map(move |lane| at(panel, input, lane)))
             })
         };
+        let len = panels * inputs * PANEL;
         let weights = match precision {
-            Precision::F32 => Weights::F32(packed().collect()),
-            Precision::F16 => Weights::F16(packed().map(f16::from_f32).collect()),
+            Precision::F32 => Weights::F32(Buffer::new(len, packed())),
+            Precision::F16 => Weights::F16(Buffer::new(len, packed().map(f16::from_f32))),
             Precision::Int8 => Weights::Int8(int8::Weights::new(inputs, panels, at)),
         };
         let mut padded = vec![0.0; panels * PANEL];
@@ -121,8 +123,8 @@ impl Linear {
     /// Bytes of the packed weights: what a product reads.
     pub(crate) fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::F32(panels) => size_of_val(panels.as_slice()),
-            Weights::F16(panels) => size_of_val(panels.as_slice()),
+            Weights::F32(panels) => size_of_val(&panels[..]),
+            Weights::F16(panels) => size_of_val(&panels[..]),
             Weights::Int8(weights) => weights.bytes(),
         }
     }
