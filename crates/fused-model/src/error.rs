@@ -60,6 +60,9 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A tokenizer or a corpus could not be read or written.
+    #[error(transparent)]
+    Text(#[from] patchtok::Error),
     /// The KV store refused.
     #[error(transparent)]
     Kv(#[from] crate::kv::KvError),

@@ -11,7 +11,7 @@
 //!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow;
 //! * [`Engine`], which serves many [`Request`]s at once, [`generate`], which continues a batch of them, and
 //!   [`score`](score()), which says how many bits per byte a model needs for a text;
-//! * [`adapt::exponential`], which gives the new tokens of a patched tokenizer rows made from their old pieces;
+//! * [`adapt`], which gives the new tokens of a patched tokenizer rows and writes Hugging Face directories;
 //! * [`train::Trainer`], which trains a model from scratch or tunes an adapted one.
 //!
 //! ```
@@ -81,5 +81,5 @@ pub use llama::{Llama, LlamaConfig, RopeScaling};
 pub use load::{end_ids, load, load_and_tell};
 pub use model::{CausalLm, Chunk, Logits, Options, argmax};
 pub use params::{Params, SaveAs};
-pub use score::{Score, score, score_model};
+pub use score::{Heldout, Score, score, score_model};
 pub use weights::Progress;

@@ -23,6 +23,17 @@ pub(crate) struct Batch<'a> {
     pub(crate) tokens: usize,
 }
 
+impl<'a> Batch<'a> {
+    /// One sequence that is read only: nothing is predicted.
+    pub(crate) fn to_read(ids: &'a [u32]) -> Self {
+        Self {
+            ids,
+            targets: &[],
+            tokens: ids.len(),
+        }
+    }
+}
+
 /// Dropout of one pass: the same seed and first row give the same masks in both directions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Dropout {
@@ -136,6 +147,38 @@ impl Pass {
         self.forward(params, batch, Dropout::default());
         self.head(params, batch, None, 0.0);
         &self.losses
+    }
+
+    /// Inputs of the output head, `(sequences * tokens, C)`; targets are not read.
+    pub(crate) fn hidden(&mut self, params: &Params, batch: Batch<'_>) -> &[f32] {
+        self.forward(params, batch, Dropout::default());
+        &self.norm
+    }
+
+    /// Adds the gradient of `scale * sum of squares` of the distances between inputs of the head and those wanted,
+    /// `(row, values)`, to `grads`, and returns the sum.
+    pub(crate) fn hidden_gradients(
+        &mut self,
+        params: &Params,
+        batch: Batch<'_>,
+        wanted: &[(usize, &[f32])],
+        trainable: &Trainable,
+        grads: &mut [f32],
+        scale: f32,
+    ) -> f64 {
+        self.forward(params, batch, Dropout::default());
+        let width = params.config().n_embd;
+        self.dbranch.fill(0.0);
+        let mut sum = 0.0;
+        for (row, wanted) in wanted {
+            let at = row * width..(row + 1) * width;
+            for ((d, &have), want) in self.dbranch[at.clone()].iter_mut().zip(&self.norm[at]).zip(*wanted) {
+                sum += f64::from(have - want).powi(2);
+                *d = 2.0 * scale * (have - want);
+            }
+        }
+        self.backward(params, batch, Dropout::default(), trainable, grads);
+        sum
     }
 
     /// Adds the gradient of `scale * sum of losses` to `grads` and returns the sum of losses.

@@ -1,5 +1,6 @@
 //! Bits per byte of a text: the one quality figure that can be compared across tokenizers.
 
+use patchtok::{Corpus, PatchTokenizer};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -39,6 +40,59 @@ impl std::iter::Sum for Score {
             tokens: a.tokens + b.tokens,
             bytes: a.bytes + b.bytes,
         })
+    }
+}
+
+/// Held-out documents as tokens, to be scored again and again.
+#[derive(Debug, Clone)]
+pub struct Heldout {
+    start: u32,
+    /// Tokens of each document, and the bytes they stand for.
+    documents: Vec<(Vec<u32>, usize)>,
+}
+
+impl Heldout {
+    /// Encodes the documents of `corpus`; `start` is the id read before each.
+    ///
+    /// # Errors
+    /// [`ModelError::Text`] when the corpus cannot be read, [`ModelError::Request`] when it holds no text.
+    pub fn read(tokenizer: &PatchTokenizer, corpus: &Corpus, start: u32) -> Result<Self, ModelError> {
+        let mut documents = Vec::new();
+        for document in corpus.documents() {
+            let text = document?;
+            if !text.is_empty() {
+                documents.push((tokenizer.encode_ordinary(&text), text.len()));
+            }
+        }
+        if documents.is_empty() {
+            return Err(ModelError::Request("the held-out corpus holds no text".into()));
+        }
+        Ok(Self { start, documents })
+    }
+
+    /// Bytes of all documents.
+    pub fn bytes(&self) -> usize {
+        self.documents.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Every nth document, with n such that about `bytes` are left: what a long run is watched by.
+    pub fn thinned(&self, bytes: usize) -> Self {
+        let step = self.bytes().div_ceil(bytes.max(1)).max(1);
+        Self {
+            start: self.start,
+            documents: self.documents.iter().step_by(step).cloned().collect(),
+        }
+    }
+
+    /// Scores every document under `params`.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] when a token is outside the model's vocabulary.
+    pub fn score(&self, params: &Params) -> Result<Score, ModelError> {
+        let documents = self.documents.iter();
+        documents
+            .map(|(ids, bytes)| score(params, self.start, ids, *bytes))
+            .sum()
     }
 }
 

@@ -1,20 +1,44 @@
-//! A patched tokenizer's rows in a model.
+//! A patched tokenizer's rows in a model, their fits, and the directory that holds both.
 
-use fused_model::adapt::{PAPER_RATIO, exponential};
-use fused_model::{Gpt2Config, ModelError, Params};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fused_model::adapt::{
+    CODE_RATIO, Head, InputFit, LEAST_SHARE, PAPER_RATIO, TwoStreams, calibrate, exponential, fit_inputs, weigh_rows,
+    write_directory,
+};
+use fused_model::kv::{KvStore, StaticKv};
+use fused_model::train::token_stream;
+use fused_model::{CausalLm, Chunk, Gpt2, Gpt2Config, Heldout, Logits, ModelError, Options, Params, SaveAs};
 use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
 
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/demo/base");
+
+fn base_tokenizer() -> PatchTokenizer {
+    PatchTokenizer::from_file(Path::new(BASE).join("tokenizer.json")).unwrap()
+}
+
+fn corpus() -> Corpus {
+    Corpus::from_texts((0..30).map(|i| format!("The write-ahead log is read by the background writer, case {i}.\n")))
+}
+
 fn patched() -> PatchTokenizer {
-    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/demo/base/tokenizer.json");
-    let base = PatchTokenizer::from_file(base).unwrap();
-    let texts = (0..30).map(|i| format!("The write-ahead log is read by the background writer, case {i}.\n"));
-    let corpus = Corpus::from_texts(texts);
-    VocabBuilder::new(base)
-        .swaps(8)
-        .min_count(3)
-        .build(corpus)
-        .unwrap()
-        .tokenizer
+    let builder = VocabBuilder::new(base_tokenizer()).swaps(8).min_count(3);
+    builder.build(corpus()).unwrap().tokenizer
+}
+
+fn config(tokenizer: &PatchTokenizer) -> Gpt2Config {
+    let mut config = Gpt2Config::new(tokenizer.vocab_size(), 64, 8, 2, 2);
+    config.bos_token_id = tokenizer.eos_id();
+    config.eos_token_id = tokenizer.eos_id();
+    config
+}
+
+/// The tensors in which two models of one shape differ.
+fn changed(a: &Params, b: &Params) -> Vec<String> {
+    let differs = |name: &str| a.get(name) != b.get(name);
+    let names = a.tensors().iter().map(|tensor| tensor.name.clone());
+    names.filter(|name| differs(name)).collect()
 }
 
 #[test]
@@ -65,9 +89,195 @@ fn a_patch_for_another_vocabulary_is_refused() {
     let tokenizer = patched();
     let patch = tokenizer.patch_map().unwrap();
     let other = Params::random(Gpt2Config::new(300, 8, 4, 1, 1), 2);
-    assert!(matches!(exponential(&other, patch, 2.0), Err(ModelError::Mismatch(why)) if why.contains("300")));
+    assert!(matches!(exponential(&other, patch, CODE_RATIO), Err(ModelError::Mismatch(why)) if why.contains("300")));
     let base = Params::random(Gpt2Config::new(tokenizer.vocab_size(), 8, 4, 1, 1), 2);
     for ratio in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         assert!(matches!(exponential(&base, patch, ratio), Err(ModelError::Request(_))));
     }
+}
+
+#[test]
+fn a_tied_model_stays_tied_and_an_untied_one_is_not_made_so() {
+    let tokenizer = patched();
+    let patch = tokenizer.patch_map().unwrap();
+    let base = Params::random(config(&tokenizer), 2);
+    let tokens = || patch.new_tokens().map(|token| (token.id, token.base_ids.as_slice()));
+    let mean = weigh_rows(&base, tokens(), 1.0, Head::Tied).unwrap();
+    assert!(mean.config().tie_word_embeddings);
+    assert_eq!(changed(&base, &mean), ["transformer.wte.weight"]);
+    let token = patch.new_tokens().next().unwrap();
+    let row = |params: &Params, id: u32| params.get("transformer.wte.weight").unwrap()[id as usize * 8..][..8].to_vec();
+    let new = row(&mean, token.id);
+    for (column, got) in new.iter().enumerate() {
+        let sum: f32 = token.base_ids.iter().map(|&id| row(&base, id)[column]).sum();
+        assert!((got - sum / token.base_ids.len() as f32).abs() < 1e-6);
+    }
+    let refused = weigh_rows(&base.untied(), tokens(), 1.0, Head::Tied);
+    assert!(matches!(refused, Err(ModelError::Mismatch(_))));
+    let mut tied = mean;
+    let stream = token_stream(&tokenizer, &corpus(), 0).unwrap();
+    assert!(matches!(
+        calibrate(&mut tied, &stream, 100),
+        Err(ModelError::Mismatch(_))
+    ));
+}
+
+#[test]
+fn calibration_changes_the_head_alone_and_predicts_the_text_better() {
+    let tokenizer = patched();
+    let end = tokenizer.eos_id().unwrap();
+    let base = Params::load(Path::new(BASE)).unwrap();
+    let before = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO).unwrap();
+    let stream = token_stream(&tokenizer, &corpus(), end).unwrap();
+    let mut after = before.clone();
+    let held = calibrate(&mut after, &stream, 1000).unwrap();
+    assert!((LEAST_SHARE..1.001).contains(&held), "{held}");
+    assert_eq!(changed(&before, &after), ["lm_head.weight"]);
+    let text = Heldout::read(&tokenizer, &corpus(), end).unwrap();
+    let [bits, better] = [&before, &after].map(|params| text.score(params).unwrap().bits_per_byte());
+    assert!(better < 0.8 * bits, "{bits} to {better}");
+
+    assert!(matches!(calibrate(&mut after, &[1], 100), Err(ModelError::Request(_))));
+    assert!(matches!(
+        calibrate(&mut after, &[1, 9000], 100),
+        Err(ModelError::Request(_))
+    ));
+    // A model that was never trained has a last norm without a bias, and so no constant.
+    let random = Params::random(config(&tokenizer), 2).untied();
+    let mut same = random.clone();
+    assert!(calibrate(&mut same, &stream, 1000).unwrap() < LEAST_SHARE);
+    assert!(changed(&random, &same).is_empty());
+}
+
+#[test]
+fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
+    let (base_tokenizer, tokenizer) = (base_tokenizer(), patched());
+    let patch = tokenizer.patch_map().unwrap();
+    let end = tokenizer.eos_id().unwrap();
+    let base = Params::load(Path::new(BASE)).unwrap();
+    let before = exponential(&base, patch, PAPER_RATIO).unwrap();
+    let streams = TwoStreams::read(&base_tokenizer, &tokenizer, &corpus(), end, 1 << 20).unwrap();
+    assert_eq!(
+        streams.patched().len(),
+        token_stream(&tokenizer, &corpus(), end).unwrap().len() - 1
+    );
+    let fit = InputFit {
+        steps: 10,
+        windows: 2,
+        threads: 2,
+        rate: 1e-2,
+        seed: 1,
+    };
+    let mut after = before.clone();
+    fit_inputs(&mut after, &base, patch, &streams, &fit, &mut |_, _| true).unwrap();
+    // The distance of one step that goes nowhere, on the same windows for both.
+    let distance = |params: &Params| {
+        let (mut params, mut distance) = (params.clone(), 0.0);
+        let still = InputFit {
+            steps: 1,
+            rate: 0.0,
+            ..fit.clone()
+        };
+        let mut observe = |_, d| {
+            distance = d;
+            true
+        };
+        fit_inputs(&mut params, &base, patch, &streams, &still, &mut observe).unwrap();
+        distance
+    };
+    let [far, near] = [&before, &after].map(distance);
+    assert!(near < 0.9 * far, "{far} to {near}");
+    assert_eq!(changed(&before, &after), ["transformer.wte.weight"]);
+    let width = base.config().n_embd;
+    let rows = |params: &Params| params.get("transformer.wte.weight").unwrap().to_vec();
+    for (id, (a, b)) in rows(&before).chunks(width).zip(rows(&after).chunks(width)).enumerate() {
+        assert!(a == b || patch.base_ids(id as u32).is_some(), "row {id} moved");
+    }
+    let short = InputFit { steps: 3, ..fit };
+    let run = |go_on: &mut dyn FnMut(usize, f64) -> bool| {
+        let mut params = before.clone();
+        fit_inputs(&mut params, &base, patch, &streams, &short, go_on).unwrap();
+        params
+    };
+    let whole = run(&mut |_, _| true);
+    assert!(
+        changed(&whole, &run(&mut |_, _| true)).is_empty(),
+        "the same seed gives the same rows"
+    );
+    assert!(
+        !changed(&whole, &run(&mut |step, _| step < 1)).is_empty(),
+        "it stops when told to"
+    );
+    let none = InputFit { threads: 0, ..short };
+    assert!(fit_inputs(&mut after, &base, patch, &streams, &none, &mut |_, _| true).is_err());
+}
+
+/// An adapted directory in a folder of its own, and its model.
+fn directory(root: &Path) -> (PathBuf, Params, PatchTokenizer) {
+    let tokenizer = patched();
+    let base = Params::random(config(&tokenizer), 2);
+    let adapted = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO).unwrap();
+    let out = root.join("made/adapted");
+    write_directory(&out, &adapted, SaveAs::F32, &tokenizer, Path::new(BASE)).unwrap();
+    (out, adapted, tokenizer)
+}
+
+#[test]
+fn a_directory_is_complete_and_reads_back() {
+    let root = tempfile::tempdir().unwrap();
+    let (out, adapted, tokenizer) = directory(root.path());
+    assert!(changed(&adapted, &Params::load(&out).unwrap()).is_empty());
+    let back = PatchTokenizer::load(&out).unwrap();
+    let text = "The write-ahead log is read by the background writer.";
+    assert_eq!(back.encode(text), tokenizer.encode(text));
+    assert_eq!(back.patch_map(), tokenizer.patch_map());
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        assert!(out.join(name).exists(), "{name}");
+    }
+    let class = std::fs::read_to_string(out.join("tokenizer_config.json")).unwrap();
+    assert!(
+        class.contains("PreTrainedTokenizerFast") && class.contains("<|endoftext|>"),
+        "{class}"
+    );
+    let generation = std::fs::read_to_string(out.join("generation_config.json")).unwrap();
+    let generation: serde_json::Value = serde_json::from_str(&generation).unwrap();
+    assert_eq!(generation["eos_token_id"], tokenizer.eos_id().unwrap());
+}
+
+/// Where there is a Python with transformers: `TRANSFORMERS_PYTHON`, else `python3`.
+#[test]
+fn transformers_loads_a_directory_unchanged_and_agrees() {
+    let python = std::env::var("TRANSFORMERS_PYTHON").unwrap_or_else(|_| "python3".into());
+    let found = Command::new(&python)
+        .args(["-c", "import torch, transformers"])
+        .output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: {python} has no transformers with torch");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (out, adapted, tokenizer) = directory(root.path());
+    let text = "The background writer reads the write-ahead log; case 7 is read by the writer.";
+    let ids = tokenizer.encode(text);
+
+    let mut model = Gpt2::new(&adapted, Options::default()).unwrap();
+    let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
+    let sequence = kv.open().unwrap();
+    let logits = model
+        .forward(&mut kv, &[Chunk { sequence, ids: &ids }], Logits::All)
+        .unwrap();
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers_logits.py");
+    let run = Command::new(&python).arg(script).arg(&out).arg(text).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let theirs: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(theirs["ids"], serde_json::json!(ids));
+    let theirs: Vec<f32> = serde_json::from_value(theirs["logits"].clone()).unwrap();
+    assert_eq!(theirs.len(), logits.len());
+    let worst = theirs
+        .iter()
+        .zip(logits)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    assert!(worst < 1e-4, "logits differ by {worst}");
 }

@@ -1,7 +1,8 @@
 //! Training runs: they learn, they repeat, they resume, and light tuning leaves the middle alone.
 
-use fused_model::train::{Scope, TrainConfig, Trainer};
-use fused_model::{Gpt2Config, ModelError, Params};
+use fused_model::train::{News, Scope, Stopped, TrainConfig, Trainer, Watch, token_stream};
+use fused_model::{Gpt2Config, Heldout, ModelError, Params};
+use patchtok::{Corpus, PatchTokenizer};
 
 fn params() -> Params {
     Params::random(Gpt2Config::new(16, 16, 16, 3, 2), 9)
@@ -164,4 +165,95 @@ fn the_rate_warms_up_and_falls() {
     assert!((config.rate(0) - 0.1).abs() < 1e-6 && (config.rate(9) - 1.0).abs() < 1e-6);
     assert!((config.rate(10) - 1.0).abs() < 1e-6 && (config.rate(60) - 0.55).abs() < 1e-6);
     assert!((config.rate(110) - 0.1).abs() < 1e-6 && (config.rate(500) - 0.1).abs() < 1e-6);
+}
+
+/// A text, the same as tokens, and a small model for them.
+fn text() -> (Params, Vec<u32>, Heldout) {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/demo/base/tokenizer.json");
+    let tokenizer = PatchTokenizer::from_file(base).unwrap();
+    let corpus = Corpus::from_texts((0..40).map(|i| format!("Row {i} of the table is locked by process {}.\n", i % 7)));
+    let end = tokenizer.eos_id().unwrap();
+    let stream = token_stream(&tokenizer, &corpus, end).unwrap();
+    let heldout = Heldout::read(&tokenizer, &corpus, end).unwrap().thinned(500);
+    assert!(heldout.bytes() < 1000);
+    (
+        Params::random(Gpt2Config::new(tokenizer.vocab_size(), 16, 8, 2, 2), 3),
+        stream,
+        heldout,
+    )
+}
+
+fn watch(checkpoint: Option<&std::path::Path>) -> Watch<'_> {
+    Watch {
+        every: 10,
+        patience: None,
+        checkpoint,
+    }
+}
+
+#[test]
+fn a_run_keeps_the_best_weights_and_resumes_with_them() {
+    let (params, stream, heldout) = text();
+    let config = || TrainConfig {
+        steps: 40,
+        ..config(Scope::Full)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run/checkpoint.safetensors");
+    let mut whole = Trainer::new(params.clone(), config()).unwrap();
+    let mut scores = Vec::new();
+    let (want, stopped) = whole
+        .run(&stream, &heldout, watch(None), &mut |news| {
+            if let News::Scored { step, bits_per_byte } = news {
+                scores.push((step, bits_per_byte));
+            }
+            true
+        })
+        .unwrap();
+    assert_eq!(stopped, Stopped::Finished);
+    assert_eq!(
+        scores.iter().map(|&(step, _)| step).collect::<Vec<_>>(),
+        [0, 10, 20, 30, 40]
+    );
+    let least = scores.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    assert_eq!((want.step, want.bits_per_byte), least);
+    assert_eq!(heldout.score(&want.params).unwrap().bits_per_byte(), least.1);
+
+    // Stopped in the middle of a stretch, then taken up.
+    let mut broken = Trainer::new(params.clone(), config()).unwrap();
+    let mut until_25 = |news: News<'_>| !matches!(news, News::Step(report) if report.step == 24);
+    let (best, stopped) = broken
+        .run(&stream, &heldout, watch(Some(&path)), &mut until_25)
+        .unwrap();
+    assert_eq!((stopped, broken.step_number()), (Stopped::Asked, 25));
+    assert!(best.bits_per_byte <= scores[2].1);
+    let mut resumed = Trainer::resume(params, config(), &path).unwrap();
+    assert_eq!(resumed.step_number(), 25);
+    let (got, stopped) = resumed
+        .run(&stream, &heldout, watch(Some(&path)), &mut |_| true)
+        .unwrap();
+    assert_eq!(stopped, Stopped::Finished);
+    assert_eq!(values(resumed.params(), |_| true), values(whole.params(), |_| true));
+    assert!(got.bits_per_byte <= want.bits_per_byte);
+}
+
+#[test]
+fn a_run_stops_when_nothing_is_gained_and_is_no_worse_than_before() {
+    let (params, stream, heldout) = text();
+    // A rate so high that every step does harm.
+    let config = TrainConfig {
+        peak_rate: 30.0,
+        warmup: 0,
+        steps: 1000,
+        ..config(Scope::Full)
+    };
+    let mut trainer = Trainer::new(params.clone(), config).unwrap();
+    let watch = Watch {
+        every: 2,
+        patience: Some(3),
+        checkpoint: None,
+    };
+    let (best, stopped) = trainer.run(&stream, &heldout, watch, &mut |_| true).unwrap();
+    assert_eq!((stopped, best.step, trainer.step_number()), (Stopped::NoGain, 0, 6));
+    assert_eq!(values(&best.params, |_| true), values(&params, |_| true));
 }

@@ -1,19 +1,27 @@
-//! AdamW (Loshchilov and Hutter 2019) in place over the flat weights.
+//! AdamW (Loshchilov and Hutter 2019) in place over flat weights.
 
-use super::{Scope, TrainConfig};
+use std::ops::Range;
+
 use crate::kernels::simd::simd_fn;
-use crate::params::Params;
-use crate::pass::Trainable;
 
 /// Moment estimates, as long as the weights.
 #[derive(Debug)]
-pub(super) struct AdamW {
-    pub(super) first: Vec<f32>,
-    pub(super) second: Vec<f32>,
-    pub(super) steps: i32,
+pub(crate) struct AdamW {
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
+    pub(crate) steps: i32,
 }
 
-/// Factors of one step, the same for every weight.
+/// What one step does to every weight it moves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) rate: f32,
+    pub(crate) betas: (f32, f32),
+    /// Scales the gradient.
+    pub(crate) clip: f32,
+}
+
+/// Factors of one step, the same for every weight of a range.
 #[derive(Debug, Clone, Copy)]
 struct Factors {
     clip: f32,
@@ -39,7 +47,7 @@ simd_fn! {
 }
 
 impl AdamW {
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self {
             first: vec![0.0; len],
             second: vec![0.0; len],
@@ -47,49 +55,31 @@ impl AdamW {
         }
     }
 
-    /// Moves every trained weight once; `clip` scales the gradient.
-    pub(super) fn step(
+    /// Moves the weights of `ranges` once, each range with its own weight decay.
+    pub(crate) fn step(
         &mut self,
-        params: &mut Params,
+        weights: &mut [f32],
         grads: &[f32],
-        trainable: &Trainable,
-        config: &TrainConfig,
-        rate: f32,
-        clip: f32,
+        ranges: impl Iterator<Item = (Range<usize>, f32)>,
+        step: Step,
     ) {
         self.steps += 1;
-        let (beta1, beta2) = config.betas;
-        let factors = Factors {
-            clip,
-            beta1,
-            beta2,
-            rate: rate / (1.0 - beta1.powi(self.steps)),
-            second_scale: 1.0 / (1.0 - beta2.powi(self.steps)),
-            keep: 1.0,
-        };
-        for tensor in &params.layout.tensors {
-            let block = tensor
-                .name
-                .strip_prefix("transformer.h.")
-                .and_then(|rest| rest.split('.').next()?.parse().ok());
-            if config.scope == Scope::Light && block.is_some_and(|block: usize| !trainable.blocks[block]) {
-                continue;
-            }
-            let decay = if tensor.shape.len() == 2 {
-                config.weight_decay
-            } else {
-                0.0
+        let (beta1, beta2) = step.betas;
+        for (range, decay) in ranges {
+            let factors = Factors {
+                clip: step.clip,
+                beta1,
+                beta2,
+                rate: step.rate / (1.0 - beta1.powi(self.steps)),
+                second_scale: 1.0 / (1.0 - beta2.powi(self.steps)),
+                keep: 1.0 - step.rate * decay,
             };
-            let range = tensor.range.clone();
             update(
-                &mut params.data[range.clone()],
+                &mut weights[range.clone()],
                 &grads[range.clone()],
                 &mut self.first[range.clone()],
                 &mut self.second[range],
-                Factors {
-                    keep: 1.0 - rate * decay,
-                    ..factors
-                },
+                factors,
             );
         }
     }

@@ -1,7 +1,10 @@
 //! Training and tuning on the CPU: AdamW over random windows of a token stream.
 
-mod adamw;
+pub(crate) mod adamw;
 mod checkpoint;
+mod tune;
+
+pub use tune::{Best, News, Stopped, Watch, token_stream};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +110,8 @@ pub struct Trainer {
     optimiser: adamw::AdamW,
     step: usize,
     shards: Vec<Shard>,
+    best: Option<Best>,
+    scores_since_best: usize,
 }
 
 /// One thread's buffers.
@@ -153,6 +158,8 @@ impl Trainer {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             params,
             config,
+            best: None,
+            scores_since_best: 0,
         })
     }
 
@@ -214,8 +221,25 @@ impl Trainer {
             1.0
         };
         let rate = self.config.rate(self.step);
-        self.optimiser
-            .step(&mut self.params, grads, &self.trainable, &self.config, rate, clip);
+        let (config, trainable) = (&self.config, &self.trainable);
+        let trained = self.params.layout.tensors.iter().filter_map(|tensor| {
+            let name = tensor.name.strip_prefix("transformer.h.");
+            let block: Option<usize> = name.and_then(|rest| rest.split('.').next()?.parse().ok());
+            let decay = if tensor.shape.len() == 2 {
+                config.weight_decay
+            } else {
+                0.0
+            };
+            block
+                .is_none_or(|block| trainable.blocks[block])
+                .then(|| (tensor.range.clone(), decay))
+        });
+        let step = adamw::Step {
+            rate,
+            betas: config.betas,
+            clip,
+        };
+        self.optimiser.step(&mut self.params.data, grads, trained, step);
         let report = StepReport {
             step: self.step,
             loss: total_loss / ids.len() as f64,
