@@ -31,7 +31,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #e0e0e0; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 2px solid #6e6e6e; }
-td.text { text-align: left; }
+.text { text-align: left; }
 .better { color: #0b6eb5; font-weight: 600; }
 .worse { color: #b34e00; font-weight: 600; }
 .unclear { color: #5f5f5f; }
@@ -86,15 +86,16 @@ impl Page {
     /// A table; cells are HTML already.
     fn table(&mut self, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
         let mut table = String::from("<div class=\"scroll\"><table>\n<tr>");
-        for cell in head {
-            let _ = write!(table, "<th>{}</th>", escape(cell));
+        let mut rows = rows.into_iter().peekable();
+        for (column, cell) in head.iter().enumerate() {
+            let class = class(rows.peek().and_then(|row| row.get(column)).map_or("", String::as_str));
+            let _ = write!(table, "<th{class}>{}</th>", escape(cell));
         }
         table.push_str("</tr>\n");
         for row in rows {
             table.push_str("<tr>");
             for cell in row {
-                let class = if is_words(&cell) { " class=\"text\"" } else { "" };
-                let _ = write!(table, "<td{class}>{cell}</td>");
+                let _ = write!(table, "<td{}>{cell}</td>", class(&cell));
             }
             table.push_str("</tr>\n");
         }
@@ -206,9 +207,10 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Whether a cell is words and stands on the left.
-fn is_words(cell: &str) -> bool {
-    cell.starts_with("<span") || cell.chars().next().is_some_and(|c| c.is_alphabetic())
+/// The attribute of a cell, and of the head over it: words stand on the left, numbers on the right.
+fn class(cell: &str) -> &'static str {
+    let words = cell.starts_with("<span") || cell.chars().next().is_some_and(char::is_alphabetic);
+    if words { " class=\"text\"" } else { "" }
 }
 
 fn with_interval(figure: &Figure) -> String {
@@ -594,7 +596,8 @@ mod tests {
 
     #[test]
     fn a_value_is_no_word() {
-        assert!(is_words("Normal") && is_words("<span>holds</span>"));
-        assert!(!is_words("12.3") && !is_words("-") && !is_words(""));
+        let words = |cell| class(cell) == " class=\"text\"";
+        assert!(words("Normal") && words("<span>holds</span>"));
+        assert!(!words("12.3") && !words("-") && !words(""));
     }
 }

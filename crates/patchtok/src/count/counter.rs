@@ -242,10 +242,12 @@ impl Run<'_> {
     /// Counts a batch of records.
     fn add(&mut self, corpus: &Corpus, part: Part, batch: Vec<Record>) -> Result<()> {
         let counter = self.counter;
-        let cut: Vec<(Option<Cut>, Rejected)> = batch
+        let cut: Vec<Result<(Option<Cut>, Rejected)>> = batch
             .into_par_iter()
             .map(|record| counter.cut(corpus, part, record))
-            .collect::<Result<_>>()?;
+            .collect();
+        // The first error in the order of the corpus, not the one that a thread met first.
+        let cut = cut.into_iter().collect::<Result<Vec<_>>>()?;
         self.tables.par_iter_mut().enumerate().for_each(|(number, table)| {
             for document in cut.iter().filter_map(|(cut, _)| cut.as_ref()) {
                 for &(hash, start, length) in &document.chunks {
