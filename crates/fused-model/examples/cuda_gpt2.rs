@@ -34,6 +34,9 @@ fn arguments() -> Result<(PathBuf, usize), String> {
                 tokens = value
                     .parse()
                     .map_err(|error| format!("--tokens {value}: {error}\n{USAGE}"))?;
+                if tokens == 0 {
+                    return Err(format!("--tokens 0: at least one is compared\n{USAGE}"));
+                }
             }
             _ if argument.starts_with('-') => return Err(format!("unknown argument {argument}\n{USAGE}")),
             _ => dir = argument.into(),
@@ -75,9 +78,10 @@ fn run(
     Ok(Said { prompt, steps, seconds })
 }
 
-/// Largest difference, and largest value.
+/// Largest difference, and largest value. What is no number counts as infinite.
 fn difference(a: &[f32], b: &[f32]) -> (f32, f32) {
-    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |most: f32, value| most.max(value.abs()));
+    let size = |value: f32| if value.is_nan() { f32::INFINITY } else { value.abs() };
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |most: f32, value| most.max(size(value)));
     let mut between = a.iter().zip(b).map(|(a, b)| a - b);
     (largest(&mut between), largest(&mut b.iter().copied()))
 }

@@ -15,6 +15,7 @@ use crate::shared::{Locked, Shared};
 use crate::space::Space;
 use crate::swap::{Sleep, Swapped};
 use crate::sync;
+use crate::trace::span;
 
 /// A key/value cache: sequences of rows at fixed, contiguous addresses, with physical memory only behind the rows that
 /// exist.
@@ -142,6 +143,11 @@ impl<B: Backend> KvCache<B> {
             return Err(Error::TooLong { len: tokens, max });
         }
         let seq = self.open_for(tokens, Kind::Sequence)?;
+        self.grow_or_close(seq, tokens)
+    }
+
+    /// Grows a sequence that was just opened, and ends it again if that is refused.
+    pub(crate) fn grow_or_close(&mut self, seq: SeqId, tokens: usize) -> Result<SeqId> {
         match self.grow(seq, tokens) {
             Ok(()) => Ok(seq),
             Err(error) => {
@@ -278,11 +284,6 @@ impl<B: Backend> KvCache<B> {
         locked.call_mapper();
     }
 
-    /// As [`KvCache::set_limit`].
-    pub fn set_budget(&mut self, bytes: usize) {
-        self.set_limit(bytes);
-    }
-
     /// Gives back everything that no sequence needs now: what was mapped ahead, what freed sequences left, and what has
     /// been waiting for the device and need not wait any more.
     pub fn trim(&mut self) {
@@ -304,14 +305,16 @@ impl<B: Backend> KvCache<B> {
     }
 
     /// The last refusal that the mapper thread has met and that nobody has taken yet. It needs no action: what could not be
-    /// mapped in the background is mapped by the step that needs it, which has an error of its own if that fails too.
+    /// mapped in the background is mapped by the step that needs it, which has an error of its own if that fails too, and what
+    /// could not be taken back is offered again.
     #[must_use]
     pub fn take_background_error(&mut self) -> Option<BackendError> {
         self.shared.lock().desk.refusal.take()
     }
 
-    /// Frames that the budget has left, counting those that are held and that no sequence needs. O(slots), without a
-    /// system call: with [`Geometry::sequence_frames`] it answers whether a sequence can be admitted.
+    /// Frames that the budget has left, counting those that are held and that no sequence needs, unless the device uses them
+    /// or the mapper thread has them in its hands: with [`Geometry::sequence_frames`] it answers whether a sequence can be
+    /// admitted. O(slots), and the frames of sequences that were just freed; without a system call.
     #[must_use]
     pub fn free_frames(&self) -> usize {
         let mut locked = self.shared.lock();
@@ -447,6 +450,7 @@ impl<B: Backend> KvCache<B> {
 
     /// Maps what the sequences of a batch lack for the lengths that were set.
     fn map_lacking(&mut self, batch: &[(SeqId, usize)]) -> Result<()> {
+        span!("map", sequences = batch.len());
         let shared = Arc::clone(&self.shared);
         let mut locked = shared.lock();
         locked.drain();
@@ -485,9 +489,7 @@ impl<B: Backend> KvCache<B> {
         // The sequences of the batch may lose what is beyond their new lengths, as all others.
         let (need, spare) = self.make_room(&mut locked, count, &[])?;
         let mut grown = self.map_into_room(&mut locked, &slots, &tails, spare);
-        if matches!(grown, Err(Error::NeedFrames { .. })) {
-            // The machine has less than the budget. It gets back what no sequence needs; the second try decides.
-            self.take_unneeded(&mut locked, usize::MAX, &[]);
+        if self.may_retry(&mut locked, &grown, &[]) {
             grown = self.map_into_room(&mut locked, &slots, &tails, 0);
         }
         grown.map_err(|error| match error {
@@ -514,7 +516,6 @@ impl<B: Backend> KvCache<B> {
 
     /// Extends slots to the lengths of their sequences, for which there is room; `ahead` frames more may be used.
     pub(crate) fn extend_slots(&self, locked: &mut Locked<'_, B>, slots: &[usize], mut ahead: usize) -> Result<()> {
-        let growth = locked.config.growth_bytes.div_ceil(self.geometry.frame_bytes()).max(1);
         let mut before = Vec::with_capacity(slots.len());
         for &slot in slots {
             let exact = self.geometry.region_frames(self.slots.tokens_in(slot));
@@ -523,12 +524,12 @@ impl<B: Backend> KvCache<B> {
             }
             // Counted also when the mapper thread is at it and there is only to wait for it.
             locked.counters.sync_maps += 1;
+            let generous = locked.generous(exact);
             let body = locked.body(slot);
             let covered = body.covered();
             if self.shared.covered(slot) >= exact {
                 continue;
             }
-            let generous = exact.next_multiple_of(growth).min(self.geometry.max_frames());
             let extra = body.lacking(generous) - body.lacking(exact);
             let target = if extra <= ahead { generous } else { exact };
             ahead -= if extra <= ahead { extra } else { 0 };
@@ -540,7 +541,9 @@ impl<B: Backend> KvCache<B> {
                 }
                 return Err(error);
             }
+            // Where the slot drains, what is beyond `exact` goes too, whenever the backend takes it: no row may begin there.
             locked.holdings[slot].keep = exact;
+            locked.publish(slot);
         }
         Ok(())
     }

@@ -230,11 +230,28 @@ impl BackendError {
         }
     }
 
-    /// Says that the call failed because the memory for `frames` frames, at least one, cannot be had now. The cache then gives
-    /// back what no sequence needs, tries again, and answers with [`Error::NeedFrames`].
+    /// Says that the call failed because the memory for `frames` frames, at least one, cannot be had now. A cache that grows,
+    /// shares or swaps in then gives back what no sequence needs and tries again; its answer is [`Error::NeedFrames`].
     #[must_use]
     pub fn lacking_frames(mut self, frames: usize) -> Self {
         self.lacking = frames.max(1);
         self
+    }
+
+    /// Whether the operating system had no memory.
+    pub(crate) fn is_exhaustion(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(libc::ENOMEM | libc::ENOSPC))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_memory_is_known() {
+        let refused = |code| BackendError::new("call", 1, "", io::Error::from_raw_os_error(code));
+        assert!(refused(libc::ENOMEM).is_exhaustion() && refused(libc::ENOSPC).is_exhaustion());
+        assert!(!refused(libc::EFBIG).is_exhaustion() && !refused(libc::EINTR).is_exhaustion());
     }
 }

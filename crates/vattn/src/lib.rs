@@ -70,6 +70,16 @@
 //! that panics on every access a device would get wrong. [`host::Arena`] is one
 //! such file mapped whole, for programs that want memory of their own counted in the same way.
 //!
+//! With [`Config::mapper`] a thread maps memory before a step needs it and gives it back behind the calls; `docs/kv-cache.md` in
+//! the repository has the protocol, and the test of each invariant.
+//!
+//! # Features
+//!
+//! * `cuda`: the backend over a CUDA device.
+//! * `serde`: snapshots and exported prefixes in any format.
+//! * `tracing`: spans around mapping, sharing, swapping and the jobs of the mapper thread.
+//! * `testing`: what tests of a backend need.
+//!
 //! The host backend needs a 64-bit Linux, kernel 5.14 or later.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -94,6 +104,7 @@ mod swap;
 mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod trace;
 
 pub use audit::AuditError;
 #[cfg(feature = "cuda")]

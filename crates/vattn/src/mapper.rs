@@ -15,6 +15,7 @@ use crate::error::{BackendError, Error, Result};
 use crate::shared::{Locked, Shared};
 use crate::space::{Body, Space, Spares};
 use crate::sync::{self, JoinHandle};
+use crate::trace::span;
 
 /// Most steps for which memory is mapped ahead.
 const MOST_STEPS: u64 = 64;
@@ -156,9 +157,10 @@ impl Job {
         }
     }
 
-    /// Does the work. Only this function calls the backend, and without the lock.
+    /// Does the work, without the lock.
     fn run<B: Backend>(&mut self, space: &Space<B>) {
         let (slot, body) = (self.slot, &mut self.body);
+        span!("background", slot = slot, task = ?self.task);
         let outcome = match self.task {
             Task::Extend { target, .. } => {
                 let huge = space.huge_frames().is_some_and(|frames| target >= frames);
@@ -167,8 +169,7 @@ impl Job {
             }
             Task::GiveBack { keep } => {
                 self.regions = body.regions.iter().filter(|region| region.frames.len() > keep).count();
-                self.complete = space.shorten(slot, body, keep, &mut self.out);
-                return;
+                space.shorten(slot, body, keep, &mut self.out)
             }
             Task::Wipe => space.wipe(slot, body),
             Task::Collapse { region, from } => {
@@ -249,10 +250,10 @@ fn work<B: Backend>(shared: &Shared<B>) {
         if !frames.is_empty() {
             drop(locked);
             let count = frames.len();
-            let refused = shared.space.backend.destroy(&mut frames).is_err();
+            let outcome = shared.space.backend.destroy(&mut frames);
             locked = shared.lock();
             locked.ledger.destroyed(count, frames);
-            locked.saw(refused);
+            locked.saw(outcome.err());
         }
         locked.desk.busy = false;
         locked.announce();
@@ -375,10 +376,9 @@ impl<B: Backend> Locked<'_, B> {
                 continue;
             };
             let geometry = self.space().geometry;
-            let growth = self.config.growth_bytes.div_ceil(geometry.frame_bytes()).max(1);
             let tokens = geometry.max_tokens().min(ask.tokens + self.tokens_ahead(slot));
             let exact = geometry.region_frames(tokens);
-            let generous = exact.next_multiple_of(growth).min(geometry.max_frames());
+            let generous = self.generous(exact);
             let next = (body.covered() + 1).min(exact);
             let room = self.ledger.room();
             let mut targets = [generous, exact, next].into_iter();
@@ -532,21 +532,21 @@ impl<B: Backend> Locked<'_, B> {
             }
             Task::Wipe | Task::Collapse { .. } => self.put(slot, job.body),
         }
-        if let Some(refusal) = job.refusal {
-            self.counters.background_refusals += 1;
-            self.desk.refusal = Some(refusal);
-        }
-        self.saw(!job.complete);
+        self.saw(job.refusal);
     }
 
-    /// After a refusal the thread waits, each time longer, before it tries again to take something back.
-    fn saw(&mut self, refused: bool) {
-        let desk = &mut self.desk;
-        desk.patience = match refused {
-            true => (2 * desk.patience).clamp(POLL, MOST_PATIENCE),
-            false => Duration::ZERO,
+    /// Notes whether the backend has refused something. After a refusal the thread waits, each time longer, before it tries
+    /// again.
+    fn saw(&mut self, refusal: Option<BackendError>) {
+        self.desk.patience = match refusal {
+            Some(_) => (2 * self.desk.patience).clamp(POLL, MOST_PATIENCE),
+            None => Duration::ZERO,
         };
-        desk.patient_until = sync::now() + desk.patience;
+        self.desk.patient_until = sync::now() + self.desk.patience;
+        if refusal.is_some() {
+            self.counters.background_refusals += 1;
+            self.desk.refusal = refusal;
+        }
     }
 
     /// Sleeps until somebody calls, or until it is time to look again at what waits, or to trim.
@@ -556,7 +556,12 @@ impl<B: Backend> Locked<'_, B> {
             return;
         }
         let now = sync::now();
-        let waits = !self.draining.is_empty() || self.ledger.has_excess();
+        if !self.is_patient() {
+            // What was refused is done, or nobody wants it any more.
+            self.desk.patience = Duration::ZERO;
+        }
+        let refused = !self.desk.patience.is_zero();
+        let waits = refused || !self.draining.is_empty() || self.ledger.has_excess();
         let poll = waits.then(|| self.desk.patience.max(POLL));
         let warm = !self.desk.trimmed && self.warm_frames() + self.ledger.pool().len() > 0;
         let until = self.desk.last_use.saturating_add(self.config.trim_after);

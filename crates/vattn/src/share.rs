@@ -13,6 +13,7 @@ use crate::sequence::{Kind, PrefixId, SeqId, Slot};
 use crate::shared::Locked;
 use crate::space::{Body, Region, Spare};
 use crate::sync;
+use crate::trace::span;
 
 impl<B: Backend> KvCache<B> {
     /// Opens a sequence that begins with all rows of another one. Both grow on their own from there. Only the last, partly
@@ -56,13 +57,7 @@ impl<B: Backend> KvCache<B> {
             return Err(Error::GrowsBackward { seq, len, new_len });
         }
         let seq = self.attach_prefix(prefix)?;
-        match self.grow(seq, tokens) {
-            Ok(()) => Ok(seq),
-            Err(error) => {
-                self.close(seq);
-                Err(error)
-            }
-        }
+        self.grow_or_close(seq, tokens)
     }
 
     /// Opens a sequence that begins with the rows of a prefix.
@@ -101,6 +96,7 @@ impl<B: Backend> KvCache<B> {
 
     /// Opens a slot that begins with `tokens` rows of another, all of them there.
     fn share(&mut self, source: SeqId, tokens: usize, kind: Kind) -> Result<SeqId> {
+        span!("share", tokens = tokens);
         self.in_memory(source)?;
         if !self.shared.space.caps.alias {
             return Err(Error::NoSharing);
@@ -109,13 +105,13 @@ impl<B: Backend> KvCache<B> {
         let shared = self.shared.clone();
         let mut locked = shared.lock();
         let tail = self.geometry.region_frames(tokens) - self.geometry.whole_frames(tokens);
-        let outcome = self
-            .make_room(
-                &mut locked,
-                |_| tail * self.geometry.regions_per_sequence(),
-                &[source.slot()],
-            )
+        let need = tail * self.geometry.regions_per_sequence();
+        let mut outcome = self
+            .make_room(&mut locked, |_| need, &[source.slot()])
             .and_then(|_| self.share_frames(&mut locked, (source, target), tokens));
+        if self.may_retry(&mut locked, &outcome, &[source.slot()]) {
+            outcome = self.share_frames(&mut locked, (source, target), tokens);
+        }
         drop(locked);
         match outcome {
             Ok(()) => {
@@ -267,6 +263,16 @@ impl<B: Backend> KvCache<B> {
             locked.drain_now();
         }
         locked.reclaim(need, spared);
+    }
+
+    /// Whether to try again what was refused because the machine has less memory than the budget: it has got back what no
+    /// sequence needs, but from the `spared` slots, and the second try decides.
+    pub(crate) fn may_retry<T>(&self, locked: &mut Locked<'_, B>, outcome: &Result<T>, spared: &[usize]) -> bool {
+        let exhausted = matches!(outcome, Err(Error::NeedFrames { .. }));
+        if exhausted {
+            self.take_unneeded(locked, usize::MAX, spared);
+        }
+        exhausted
     }
 
     /// Opens a slot in which nothing is mapped.

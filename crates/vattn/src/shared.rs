@@ -1,8 +1,8 @@
 //! What the cache and its mapper thread have in common, and how they take turns.
 //!
 //! The state stands behind one lock, which is held for bookkeeping and, by the cache, for its own calls of the backend.
-//! The mapper thread never calls the backend under the lock: it takes the [`Body`] of one slot out of the state, works on
-//! it, and puts it back. A body is therefore owned by exactly one side at any time, and whoever needs one that is away
+//! Under the lock the mapper thread only asks whether a fence is done: it takes the [`Body`] of one slot out of the state,
+//! works on it, and puts it back. A body is therefore owned by exactly one side at any time, and whoever needs one that is away
 //! waits until it is back. Lengths and ids belong to the cache alone. How many frames of a slot may be used is published
 //! in an atomic number, so that a step that needs nothing takes no lock; and so is the length at which the mapper thread
 //! wants to hear of it, so that it needs no system call either.
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::mapper::{Ask, Desk};
 use crate::space::{Body, Space, Spare};
-use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{self, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// What the state knows of a slot.
 #[derive(Debug)]
@@ -283,9 +283,7 @@ impl<'a, B: Backend> Locked<'a, B> {
         let guard = self.state.take().expect("the lock is held");
         let called = &self.shared.called;
         let guard = match timeout {
-            Some(timeout) => called
-                .wait_timeout(guard, timeout)
-                .map_or_else(|error| error.into_inner().0, |(guard, _)| guard),
+            Some(timeout) => sync::wait_timeout(called, &self.shared.state, guard, timeout),
             None => called.wait(guard).unwrap_or_else(PoisonError::into_inner),
         };
         self.state = Some(guard);
@@ -294,6 +292,13 @@ impl<'a, B: Backend> Locked<'a, B> {
     /// Calls the mapper thread, which waits.
     pub(crate) fn wake_mapper(&self) {
         self.shared.called.notify_one();
+    }
+
+    /// Frames of a region that are mapped where `exact` are needed: as many more as the configuration asks for.
+    pub(crate) fn generous(&self, exact: usize) -> usize {
+        let geometry = &self.space().geometry;
+        let growth = self.config.growth_bytes.div_ceil(geometry.frame_bytes()).max(1);
+        exact.next_multiple_of(growth).min(geometry.max_frames())
     }
 
     /// Looks at the body of a slot, waiting while the mapper thread has it.
@@ -410,7 +415,8 @@ impl<'a, B: Backend> Locked<'a, B> {
         let longer = body.regions.iter().filter(|region| region.frames.len() > keep).count();
         self.counters.unmap_calls += longer as u64;
         let mut out = Vec::new();
-        let complete = self.space().shorten(slot, body, keep, &mut out);
+        // A refusal is seen in what is left, and offered again.
+        let complete = self.space().shorten(slot, body, keep, &mut out).is_ok();
         self.ledger.drop_frames(out);
         self.shrink_pool();
         complete
@@ -539,16 +545,34 @@ impl<'a, B: Backend> Locked<'a, B> {
     }
 
     /// Frames that sequences could get: those there is room for, and those that nobody needs.
-    pub(crate) fn free_frames(&self) -> usize {
-        let unneeded = |holding: &Holding<_>| match holding.idle {
-            true => holding.frames,
-            false if !holding.draining && !holding.closing => holding.surplus(),
-            false => 0,
-        };
+    pub(crate) fn free_frames(&mut self) -> usize {
+        let unneeded = (0..self.holdings.len()).map(|slot| self.unneeded(slot)).sum::<usize>();
         let ledger = &self.ledger;
         // What the mapper thread was promised is for nobody's rows.
-        let reclaimable = ledger.pool().len() + self.holdings.iter().map(unneeded).sum::<usize>();
+        let reclaimable = ledger.pool().len() + unneeded;
         let needed = ledger.created.saturating_sub(reclaimable);
         ledger.limit.saturating_sub(needed)
+    }
+
+    /// Frames that could be taken from a slot now.
+    fn unneeded(&mut self, slot: usize) -> usize {
+        let holding = &self.holdings[slot];
+        if holding.idle {
+            return holding.frames;
+        }
+        if !holding.draining && !holding.closing {
+            return holding.surplus();
+        }
+        if self.fence_pending(slot) {
+            return 0;
+        }
+        let holding = &self.holdings[slot];
+        let Some(body) = &holding.body else { return 0 };
+        // Others may have what it shares.
+        let frames = body
+            .regions
+            .iter()
+            .flat_map(|region| region.frames.iter().skip(holding.keep));
+        frames.filter(|&&frame| self.ledger.count(frame) == 1).count()
     }
 }

@@ -312,16 +312,20 @@ impl<B: Backend> Space<B> {
     }
 
     /// Takes the frames from `keep` on out of all regions and adds them to `out`. A region whose turn is refused keeps
-    /// them, and the others are still shortened; returns whether none was refused.
-    pub(crate) fn shorten(&self, slot: usize, body: &mut Body, keep: usize, out: &mut Vec<Frame>) -> bool {
-        let mut complete = true;
-        for index in 0..body.regions.len() {
-            complete &= self
-                .shorten_region(slot, index, &mut body.regions[index], keep, out)
-                .is_ok();
+    /// them, and the others are still shortened; returns the last refusal.
+    pub(crate) fn shorten(
+        &self,
+        slot: usize,
+        body: &mut Body,
+        keep: usize,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), BackendError> {
+        let mut outcome = Ok(());
+        for (index, region) in body.regions.iter_mut().enumerate() {
+            outcome = self.shorten_region(slot, index, region, keep, out).and(outcome);
         }
         body.wiped |= body.frames() == 0;
-        complete
+        outcome
     }
 
     /// Sets every mapped byte of a slot that holds no sequence to zero. Calls nothing when that is so already.

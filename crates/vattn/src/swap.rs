@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::sequence::{SeqId, Slot};
 use crate::shared::Locked;
 use crate::space::Region;
+use crate::trace::span;
 
 /// Rows of one sequence in ordinary memory of the program.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ impl<B: Backend> KvCache<B> {
     ///
     /// [`Error::NotOpen`], [`Error::SwappedOut`], [`Error::Asleep`]; [`Error::Backend`] when the rows cannot be read.
     pub fn swap_out(&mut self, seq: SeqId) -> Result<()> {
+        span!("swap_out", slot = seq.slot());
         let len = self.len(seq)?;
         self.in_memory(seq)?;
         let (slot, frame_bytes) = (seq.slot(), self.geometry.frame_bytes());
@@ -67,6 +69,7 @@ impl<B: Backend> KvCache<B> {
     /// [`Error::NotOpen`], [`Error::NotSwappedOut`], [`Error::Asleep`]; [`Error::NeedFrames`] or [`Error::Backend`] when
     /// there is no memory for them. The sequence stays swapped out then.
     pub fn swap_in(&mut self, seq: SeqId) -> Result<()> {
+        span!("swap_in", slot = seq.slot());
         let len = self.len(seq)?;
         self.awake()?;
         let slot = seq.slot();
@@ -77,7 +80,11 @@ impl<B: Backend> KvCache<B> {
         locked.drop_shared_surplus(slot, swapped.keep)?;
         let frames = self.geometry.region_frames(len);
         self.make_room(&mut locked, |locked| locked.body(slot).lacking(frames), &[slot])?;
-        let written = self.extend_slots(&mut locked, &[slot], 0).and_then(|()| {
+        let mut extended = self.extend_slots(&mut locked, &[slot], 0);
+        if self.may_retry(&mut locked, &extended, &[slot]) {
+            extended = self.extend_slots(&mut locked, &[slot], 0);
+        }
+        let written = extended.and_then(|()| {
             for (index, region) in swapped.regions.iter().enumerate() {
                 space.backend.write(space.address(slot, index, swapped.keep), region)?;
             }
@@ -108,6 +115,7 @@ impl<B: Backend> KvCache<B> {
     ///
     /// [`Error::Asleep`]; [`Error::Backend`] when rows cannot be read. Nothing has changed then.
     pub fn sleep(&mut self) -> Result<()> {
+        span!("sleep");
         self.awake()?;
         let mut locked = self.shared.lock();
         locked.forget_asks();
@@ -156,6 +164,7 @@ impl<B: Backend> KvCache<B> {
     /// [`Error::NeedFrames`] or [`Error::Backend`] when there is no memory; the cache sleeps on then, and may be woken
     /// again. Part of the memory may be there already.
     pub fn wake(&mut self) -> Result<()> {
+        span!("wake");
         let Some(mut sleep) = self.sleep.take() else {
             return Ok(());
         };

@@ -1,5 +1,5 @@
-//! What runs on the device: each kernel, each product and each copy behind a function that checks the sizes first. This is
-//! the only file of the module with `unsafe`.
+//! What runs on the device: each kernel, each product and each copy behind a function that checks the sizes first. All
+//! calls of the device stand here.
 
 #![allow(unsafe_code)]
 

@@ -21,6 +21,7 @@ pub(crate) fn figures() -> Result<Vec<Figure>> {
     figures.extend(calls::supply()?);
     figures.push(background_supply()?);
     figures.extend(strided_reads()?);
+    figures.extend([translation(32)?, translation(4)?]);
     figures.extend([shrink()?, mappings(false)?, mappings(true)?]);
     Ok(figures)
 }
@@ -155,6 +156,53 @@ fn walk(cache: &KvCache, seq: SeqId, reads: &Reads) -> Result<u64> {
         }
     }
     Ok(sum)
+}
+
+/// What it costs to find the page of an address: reads that follow each other through one cache line of every 4 KiB, in an order
+/// without a pattern. The lines fit into the second cache, and 16 large pages into any translation cache; where large pages
+/// are not near the time of 4 MiB, the processor does not translate by large pages, because the hypervisor has small ones.
+fn translation(mebibytes: usize) -> Result<Figure> {
+    const ROW: usize = 4096;
+    const READS: usize = 1_000_000;
+    let tokens = (mebibytes << 20) / ROW;
+    let mut times = [Vec::new(), Vec::new()];
+    for (times, mapper) in times.iter_mut().zip([false, true]) {
+        let geometry = vattn::Geometry::builder()
+            .layers(1)
+            .row_bytes(ROW)
+            .max_tokens(tokens)
+            .max_sequences(1)
+            .build()?;
+        let mut cache = KvCache::with_config(geometry, Config::new(1 << 30).mapper(mapper))?;
+        let seq = cache.admit(tokens)?;
+        // Steps of the golden section visit every row once; where in the row is spread over the sets of the caches.
+        let step = (tokens as f64 * 0.618_034) as usize | 1;
+        let at = |index: usize| {
+            let row = index * step % tokens;
+            row * ROW + row % 61 * 64
+        };
+        let (rows, _) = cache.rows_mut(seq, 0, 0..tokens)?;
+        for index in 0..tokens {
+            let next = (at(index + 1) as u32).to_le_bytes();
+            rows[at(index)..][..4].copy_from_slice(&next);
+        }
+        cache.settle();
+        let rows = cache.k(seq, 0)?;
+        let mut place = 0;
+        for _ in 0..7 {
+            let (time, ()) = nanos(|| {
+                for _ in 0..READS {
+                    let next = rows[place..][..4].try_into().expect("four bytes");
+                    place = u32::from_le_bytes(next) as usize;
+                }
+            });
+            times.push(time / READS as f64);
+        }
+        std::hint::black_box(place);
+    }
+    let [base, huge] = times.map(median);
+    let name = format!("one read after the other, a line of each 4 KiB of {mebibytes} MiB, huge pages");
+    Ok(Figure::measured("memory", &name, huge, "ns").baseline("4 KiB pages", base))
 }
 
 /// Memory that sequences of evenly spread lengths have beyond their rows. They live one after the other.

@@ -148,6 +148,54 @@ fn nothing_is_taken_from_the_device_before_it_is_done() {
 }
 
 #[test]
+fn rows_behind_what_drains_get_memory_of_their_own() {
+    let (mut cache, sim) = cache(Config::new(usize::MAX).growth_bytes(4 * FRAME));
+    let seq = cache.open().unwrap();
+    let ticket = cache.plan_step(&[(seq, 16)]).unwrap();
+    let view = cache.view(seq, 0).unwrap();
+    cache.commit(
+        ticket,
+        sim.launch(&[(view.k, 16 * view.stride_bytes, Work::Read)], 1000),
+    );
+    // All but one frame waits for the device; growing keeps two of them, mapped generously or not.
+    cache.truncate(seq, 2).unwrap();
+    cache.grow(seq, 4).unwrap();
+    cache.grow(seq, 8).unwrap();
+    sim.advance(1000);
+    // Whoever comes next takes what waited. The rows stay.
+    cache.admit(1).unwrap();
+    for side in [Side::K, Side::V] {
+        cache.write_rows(seq, 0, side, 6, &[7; FRAME]).unwrap();
+    }
+    cache.grow(seq, 16).unwrap();
+    for side in [Side::K, Side::V] {
+        cache.write_rows(seq, 0, side, 8, &[8; 4 * FRAME]).unwrap();
+    }
+    cache.audit().unwrap();
+}
+
+#[test]
+fn what_was_freed_can_be_had_as_soon_as_the_device_is_done() {
+    for mapper in [false, true] {
+        let (mut cache, sim) = cache(Config::new(16 * FRAME).mapper(mapper));
+        let seq = cache.open().unwrap();
+        let ticket = cache.plan_step(&[(seq, 16)]).unwrap();
+        let view = cache.view(seq, 0).unwrap();
+        cache.commit(
+            ticket,
+            sim.launch(&[(view.k, 16 * view.stride_bytes, Work::Read)], 1000),
+        );
+        cache.free(seq).unwrap();
+        cache.settle();
+        assert_eq!(cache.free_frames(), 0);
+        sim.advance(1000);
+        cache.settle();
+        assert_eq!(cache.free_frames(), 16);
+        cache.admit(16).unwrap();
+    }
+}
+
+#[test]
 fn a_step_that_was_not_started_is_taken_back() {
     let (mut cache, sim) = cache(Config::new(usize::MAX));
     let seq = cache.admit(2).unwrap();

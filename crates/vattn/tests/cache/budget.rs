@@ -72,7 +72,7 @@ fn a_budget_below_what_is_mapped_only_stops_growth() {
     let mut cache = cache(100);
     let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
     cache.grow_batch(&[(a, 4), (b, 1)]).unwrap();
-    cache.set_budget(0);
+    cache.set_limit(0);
     assert_eq!(
         (cache.free_frames(), cache.stats().mapped_bytes),
         (0, 16 * cache.geometry().frame_bytes())
@@ -80,7 +80,7 @@ fn a_budget_below_what_is_mapped_only_stops_growth() {
     cache.grow(a, 4).unwrap();
     assert!(matches!(cache.grow(b, 2), Err(Error::NeedFrames { need: 4, free: 0 })));
     // Not a whole frame more than four sequences' worth.
-    cache.set_budget(9 * cache.geometry().frame_bytes() - 1);
+    cache.set_limit(9 * cache.geometry().frame_bytes() - 1);
     cache.free(a).unwrap();
     assert_eq!(cache.free_frames(), 4);
     cache.grow(b, 2).unwrap();
@@ -127,5 +127,40 @@ fn a_machine_with_less_than_the_budget_is_a_lack_of_frames() {
     cache.grow(b, 6).unwrap();
     assert!(matches!(cache.grow(b, 7), Err(Error::NeedFrames { need: 2, free: 0 })));
     assert_eq!((cache.len(b).unwrap(), cache.stats().physical_bytes), (6, 12 * 64));
+    cache.audit().unwrap();
+}
+
+#[test]
+fn what_a_freed_sequence_left_is_had_again_by_forks_and_by_what_comes_back_from_the_swap() {
+    let geometry = Geometry::builder()
+        .layers(1)
+        .row_bytes(40)
+        .max_tokens(8)
+        .max_sequences(4)
+        .frame_bytes(64)
+        .build()
+        .unwrap();
+    let config = Config::new(usize::MAX).warm_bytes(usize::MAX);
+    let mut cache = KvCache::with_backend(SimBackend::new(64).with_capacity(8), geometry, config).unwrap();
+    // Two frames in each of two regions, the second of them not full.
+    let (a, b) = (cache.admit(3).unwrap(), cache.admit(3).unwrap());
+    assert!(matches!(cache.fork(a), Err(Error::NeedFrames { .. })));
+    assert_eq!(
+        (cache.stats().live_sequences, cache.stats().physical_bytes),
+        (2, 8 * 64)
+    );
+    cache.audit().unwrap();
+    cache.free(b).unwrap();
+    let fork = cache.fork(a).unwrap();
+    cache.audit().unwrap();
+
+    // What was swapped out, but for the two frames that it shares, comes back over what a third sequence has left.
+    cache.free(fork).unwrap();
+    cache.swap_out(a).unwrap();
+    let (c, d) = (cache.admit(3).unwrap(), cache.admit(1).unwrap());
+    assert!(matches!(cache.swap_in(a), Err(Error::NeedFrames { .. })));
+    cache.free(c).unwrap();
+    cache.swap_in(a).unwrap();
+    assert_eq!((cache.len(a).unwrap(), cache.len(d).unwrap()), (3, 1));
     cache.audit().unwrap();
 }

@@ -10,6 +10,7 @@ mod obligations;
 mod process;
 mod rows;
 mod soak;
+mod spans;
 
 use vattn::{Geometry, host};
 

@@ -17,9 +17,11 @@ fn geometry(frame_bytes: usize) -> Geometry {
         .unwrap()
 }
 
-/// Room for a third of what the slots could hold.
+/// Room for a third of what the slots could hold; what grows gets two frames at once.
 fn config(geometry: &Geometry) -> Config {
-    Config::new(geometry.reserved_bytes() / 3).warm_bytes(geometry.reserved_bytes() / 20)
+    Config::new(geometry.reserved_bytes() / 3)
+        .warm_bytes(geometry.reserved_bytes() / 20)
+        .growth_bytes(2 * geometry.frame_bytes())
 }
 
 #[test]

@@ -32,8 +32,11 @@ const HUGE_BYTES: usize = 2 << 20;
 
 /// Bytes of a page of the processor: frames are a multiple of it.
 #[must_use]
+#[allow(unsafe_code)]
 pub fn page_bytes() -> usize {
-    rustix::param::page_size()
+    // SAFETY: it reads a number that the C library knows. (`rustix` would read it where valgrind does not follow.)
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).expect("every system has a size of pages")
 }
 
 /// The backend over the memory of the machine.
@@ -174,7 +177,10 @@ impl Backend for HostBackend {
             if self.file.punch(bytes).is_ok() {
                 self.offsets().remove(run);
             }
-            return Err(error);
+            return Err(match error.is_exhaustion() {
+                true => error.lacking_frames(request.count),
+                false => error,
+            });
         }
         frames.extend(run.map(Frame));
         Ok(())

@@ -113,7 +113,7 @@ const READS: [(&str, Prepare, bool); 9] = [
     (
         "a growth that the budget refused",
         |c, s| {
-            c.set_budget(2 * page_bytes());
+            c.set_limit(2 * page_bytes());
             c.grow(s, 2).unwrap();
             assert!(matches!(c.grow(s, 3), Err(Error::NeedFrames { need: 2, free: 0 })));
             page_bytes()
