@@ -1,9 +1,10 @@
 //! A server with OpenAI's interface as a target: `POST /v1/completions`, streamed, one thread and one connection a request.
 //!
 //! A server cannot be made to give a certain reply, so it is made to give as much text: it is asked for more tokens than the
-//! reply has bytes, and the connection is closed when that many bytes have come. Both arms so give the same number of bytes.
+//! reply has bytes, and the connection is closed when that many bytes have come. Both arms so give the same number of bytes;
+//! a server that ends sooner, as one does that takes no notice of `ignore_eos`, has failed the request.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -20,7 +21,9 @@ use crate::workload::Text;
 /// Requests at once; more are refused here, before they cost a thread.
 const MOST_AT_ONCE: usize = 1_000;
 /// How long a server may say nothing before a request has failed.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(60);
+/// Longest line of a stream; a longer one has failed the request.
+const LINE_BYTES: u64 = 1 << 20;
 
 /// A server.
 #[derive(Debug)]
@@ -37,10 +40,15 @@ impl HttpTarget {
     ///
     /// [`BenchError::Input`] when it does not answer as OpenAI's interface does.
     pub fn connect(server: &Server) -> Result<Self, BenchError> {
+        Self::connect_patiently(server, SILENCE)
+    }
+
+    fn connect_patiently(server: &Server, silence: Duration) -> Result<Self, BenchError> {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_recv_response(Some(SILENCE))
+            .timeout_recv_response(Some(silence))
+            .timeout_per_read(Some(silence))
             .max_idle_connections(0)
             .build();
         let agent = ureq::Agent::new_with_config(config);
@@ -168,15 +176,12 @@ impl Call<'_> {
         let mut lines = BufReader::new(answer.body_mut().as_reader());
         let mut line = String::new();
         while !self.over.load(Ordering::Relaxed) {
-            line.clear();
-            if lines.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
+            next_line(&mut lines, &mut line)?;
             let Some(data) = line.strip_prefix("data:").map(str::trim) else {
                 continue;
             };
             if data == "[DONE]" {
-                return Some(Outcome::Complete);
+                return None;
             }
             let event: Value = serde_json::from_str(data).ok()?;
             let Some(text) = event["choices"][0]["text"].as_str().filter(|text| !text.is_empty()) else {
@@ -202,23 +207,34 @@ impl Call<'_> {
     }
 }
 
+/// Reads a line of at most [`LINE_BYTES`]; `None` at the end of the stream and where a line does not end.
+fn next_line(stream: &mut impl BufRead, line: &mut String) -> Option<()> {
+    line.clear();
+    stream.by_ref().take(LINE_BYTES).read_line(line).ok()?;
+    line.ends_with('\n').then_some(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{Cursor, Write, repeat};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::serve::arrivals::Schedule;
     use crate::serve::drive::{Run, drive};
 
-    /// A server that answers every connection with the same stream, and names a model.
-    fn serve_stream(status: &'static str, events: &'static [&'static str]) -> Server {
+    /// How long the tests wait for a silent server.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// A server that answers every connection with the same stream, and names a model. After the last event it says nothing
+    /// for `silence`.
+    fn serve_stream(status: &'static str, events: &'static [&'static str], silence: Duration) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         thread::spawn(move || {
             for connection in listener.incoming() {
                 let Ok(connection) = connection else { return };
-                thread::spawn(move || answer(connection, status, events));
+                thread::spawn(move || answer(connection, status, events, silence));
             }
         });
         Server {
@@ -227,7 +243,7 @@ mod tests {
         }
     }
 
-    fn answer(mut connection: TcpStream, status: &str, events: &[&str]) -> Option<()> {
+    fn answer(mut connection: TcpStream, status: &str, events: &[&str], silence: Duration) -> Option<()> {
         let mut request = Vec::new();
         let mut byte = [0];
         while !request.ends_with(b"\r\n\r\n") {
@@ -253,11 +269,17 @@ mod tests {
         for event in events {
             connection.write_all(format!("data: {event}\n\n").as_bytes()).ok()?;
         }
+        thread::sleep(silence);
         Some(())
     }
 
     fn run(status: &'static str, events: &'static [&'static str], abandon_every: usize) -> Run {
-        let mut target = HttpTarget::connect(&serve_stream(status, events)).expect("connects");
+        run_against(&serve_stream(status, events, Duration::ZERO), abandon_every)
+    }
+
+    /// Three requests for seven bytes each.
+    fn run_against(server: &Server, abandon_every: usize) -> Run {
+        let mut target = HttpTarget::connect_patiently(server, PATIENCE).expect("connects");
         assert_eq!(target.model(), "tiny");
         let texts = [Text {
             prompt: "one".to_owned(),
@@ -292,23 +314,26 @@ mod tests {
 
     #[test]
     fn every_end_has_its_outcome() {
-        let short = &[r#"{"choices": [{"text": "five"}]}"#, "[DONE]"];
-        assert!(
-            run("200 OK", short, 0)
-                .records
-                .iter()
-                .all(|record| record.outcome == Outcome::Complete)
-        );
-        let abandoned = run("200 OK", short, 3)
+        let whole = &[
+            r#"{"choices": [{"text": "five"}]}"#,
+            r#"{"choices": [{"text": "six"}]}"#,
+        ];
+        let outcomes = run("200 OK", whole, 3)
             .records
             .iter()
-            .map(|record| record.outcome)
+            .map(|r| r.outcome)
             .collect::<Vec<_>>();
-        assert_eq!(abandoned, [Outcome::Complete, Outcome::Complete, Outcome::Abandoned]);
+        assert_eq!(outcomes, [Outcome::Complete, Outcome::Complete, Outcome::Abandoned]);
         for (status, events, outcome) in [
             ("429 Too Many Requests", &[][..], Outcome::Refused),
             ("500 Internal Server Error", &[], Outcome::Failed),
             ("200 OK", &[r#"{"choices": [{"text": "cut"}]}"#], Outcome::Failed),
+            // An end that is announced, but sooner than the tokens that were asked for.
+            (
+                "200 OK",
+                &[r#"{"choices": [{"text": "five", "finish_reason": "stop"}]}"#, "[DONE]"],
+                Outcome::Failed,
+            ),
             ("200 OK", &["no json"], Outcome::Failed),
         ] {
             let run = run(status, events, 0);
@@ -318,6 +343,26 @@ mod tests {
                 run.records
             );
         }
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_within_a_reply_has_failed_it() {
+        let events = &[r#"{"choices": [{"text": "five"}]}"#];
+        let started = Instant::now();
+        let run = run_against(&serve_stream("200 OK", events, Duration::from_secs(60)), 0);
+        assert!(run.records.iter().all(|record| record.outcome == Outcome::Failed));
+        assert!(run.records.iter().all(|record| record.reply_bytes() == 4));
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_without_an_end() {
+        let mut line = String::new();
+        assert_eq!(next_line(&mut BufReader::new(repeat(b'x')), &mut line), None);
+        assert_eq!(line.len() as u64, LINE_BYTES);
+        let mut stream = Cursor::new("data: a\ndata: cut");
+        assert!(next_line(&mut stream, &mut line).is_some() && line == "data: a\n");
+        assert_eq!(next_line(&mut stream, &mut line), None);
     }
 
     #[test]
