@@ -100,8 +100,8 @@ pub struct CompareArgs {
     /// Texts decoded together
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub batch: usize,
-    /// Repetitions of every measurement
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = count)]
+    /// Repetitions of every measurement; of fewer than 5, times have no intervals
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
     pub rounds: usize,
     /// Physical memory the virtual KV cache may use, in MiB [default: what the static one takes]
     #[arg(long, value_name = "MIB", value_parser = count)]
@@ -162,10 +162,10 @@ pub struct ServeArgs {
     /// A silence within a reply that counts as a stall, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100.0, value_parser = positive)]
     pub stall: f64,
-    /// How long requests are sent in a run, in seconds [default: 20, quick 2.5]
+    /// How long requests are sent in a run, in seconds [default: 12, quick 1.3]
     #[arg(long, value_name = "S", value_parser = positive)]
     pub seconds: Option<f64>,
-    /// Repetitions of every run [default: 3, quick 2]
+    /// Repetitions of every run; of fewer than 5 nothing has an interval [default: 5]
     #[arg(long, value_name = "N", value_parser = count)]
     pub rounds: Option<usize>,
     /// KV memory of every arm, in MiB [default: what 8 of the longest sequences take]
@@ -175,7 +175,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
     pub max_batch: usize,
     /// Finished sequences whose rows stay for requests that begin alike
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = prefixes)]
     pub kept_prefixes: usize,
     /// Every so many requests the client goes away after the first text; 0 never
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -254,6 +254,38 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
+impl ServeArgs {
+    /// Refuses what would give two loads or two servers the same name.
+    ///
+    /// # Errors
+    ///
+    /// What is named twice, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let twice = |names: Vec<String>| {
+            let repeated = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name));
+            repeated.map(|(_, name)| name.clone())
+        };
+        if let Some(clients) = twice(self.clients.iter().map(usize::to_string).collect()) {
+            return Err(format!("--clients has {clients} twice"));
+        }
+        if let Some(name) = twice(self.url.iter().map(|server| server.name.clone()).collect()) {
+            return Err(format!(
+                "two servers are named {name}; give each a name of its own, NAME=http://HOST:PORT"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A whole number from 0 to the most places that are set aside for finished sequences.
+fn prefixes(text: &str) -> Result<usize, String> {
+    let limit = 4_096;
+    match text.parse() {
+        Ok(n) if n <= limit => Ok(n),
+        _ => Err(format!("must be a whole number from 0 to {limit}")),
+    }
+}
+
 /// A whole number from 1 to a million.
 fn count(text: &str) -> Result<usize, String> {
     let limit = 1_000_000;
@@ -289,6 +321,17 @@ mod tests {
             (serve.url[1].name.as_str(), serve.url[1].url.as_str()),
             ("b", "http://other")
         );
+        assert_eq!(serve.check(), Ok(()));
+        for args in [
+            "serve --clients 4,8,4",
+            "serve --url http://a --url http://a",
+            "serve --url s=http://a --url s=http://b",
+        ] {
+            let Some(Command::Serve(serve)) = parse(args).expect(args).command else {
+                panic!("not the subcommand")
+            };
+            assert!(serve.check().is_err(), "{args}");
+        }
         for args in [
             "--model a",
             "--model a --corpus c",
@@ -311,6 +354,8 @@ mod tests {
             "serve --objectives ttfb",
             "serve --objectives speed=3",
             "serve --model a",
+            "serve --kept-prefixes 4097",
+            "serve --kept-prefixes 18446744073709551615",
             "diff a.json",
             "diff a.json b.json --gate kv=2",
         ] {

@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::DiffArgs;
-use crate::plots::{number, signed_percent};
 use crate::stats::{Interval, Verdict, Wanted, percent_change};
+use crate::words::{number, signed_percent};
 use crate::{report, serve};
 
 /// Name and version of the format of `--json`.
@@ -89,11 +89,12 @@ impl Gate {
         })
     }
 
-    fn is_broken_by(&self, change: f64) -> bool {
+    /// `None` is a rise from 0, which is more than any limit.
+    fn is_broken_by(&self, change: Option<f64>) -> bool {
         if self.percent.is_sign_negative() {
-            change < self.percent
+            change.is_some_and(|change| change < self.percent)
         } else {
-            change > self.percent
+            change.is_none_or(|change| change > self.percent)
         }
     }
 }
@@ -111,8 +112,8 @@ pub struct Metric {
     pub before: f64,
     /// In the second.
     pub after: f64,
-    /// In per cent.
-    pub change: f64,
+    /// In per cent; absent for a rise from 0.
+    pub change: Option<f64>,
     /// 95% interval of the change; absent where one of the two has none.
     pub ci95: Option<Interval>,
     /// Which direction is good.
@@ -244,8 +245,8 @@ pub fn diff(args: &DiffArgs) -> Result<Diff, DiffError> {
         schema: SCHEMA,
         before: args.before.display().to_string(),
         after: args.after.display().to_string(),
+        notes: [notes(&before, &after), missing(&before, &after, &arm)].concat(),
         arm,
-        notes: notes(&before, &after),
         metrics,
     })
 }
@@ -380,6 +381,46 @@ fn notes(before: &Value, after: &Value) -> Vec<String> {
         .collect()
 }
 
+/// What only one of the reports has, so that nothing can be said of it.
+fn missing(before: &Value, after: &Value, arm: &str) -> Vec<String> {
+    let list = |report: &Value, list: &str, key: &str| -> Vec<String> {
+        let items = report[list].as_array().into_iter().flatten();
+        items.filter_map(|item| item[key].as_str()).map(str::to_owned).collect()
+    };
+    let mut notes = Vec::new();
+    for (what, of, key) in [
+        ("arm", "arms", "name"),
+        ("load", "loads", "name"),
+        ("highest rate of", "max_rates", "arm"),
+    ] {
+        let [first, second] = [before, after].map(|report| list(report, of, key));
+        let only = |these: &[String], those: &[String], which: &str| -> Vec<String> {
+            let alone = these.iter().filter(|name| !those.contains(name));
+            alone
+                .map(|name| format!("{what} {name:?} is only in the {which} report"))
+                .collect()
+        };
+        notes.extend(only(&first, &second, "first"));
+        notes.extend(only(&second, &first, "second"));
+    }
+    // Quantities that one report gives as null.
+    for load in before["loads"].as_array().into_iter().flatten() {
+        let name = load["name"].as_str().unwrap_or_default();
+        let other = find(&after["loads"], "name", name).and_then(|load| find(&load["arms"], "arm", arm));
+        let Some((this, other)) = find(&load["arms"], "arm", arm).zip(other) else {
+            continue;
+        };
+        for (quantity, path, _) in SERVED.iter().filter(|place| !place.1.is_empty()) {
+            let [first, second] = [this, other].map(|arm| arm.pointer(path).is_some_and(|figure| !figure.is_null()));
+            if first != second {
+                let which = if first { "first" } else { "second" };
+                notes.push(format!("{quantity} under {name} is only in the {which} report"));
+            }
+        }
+    }
+    notes
+}
+
 impl Diff {
     /// Whether a gate is broken.
     pub fn is_regression(&self) -> bool {
@@ -411,7 +452,7 @@ impl Diff {
                 number(metric.before, digits),
                 number(metric.after, digits),
                 metric.unit,
-                signed_percent(metric.change),
+                metric.change.map_or_else(|| "from 0".to_owned(), signed_percent),
                 if metric.ci95.is_some() {
                     metric.verdict.words()
                 } else {
@@ -469,11 +510,9 @@ mod tests {
         let diff = diff(&files.args).expect("compares");
         assert!(diff.metrics.len() == COMPARED.len() && diff.notes.is_empty() && diff.arm == "fused");
         for metric in &diff.metrics {
-            assert_eq!(
-                (metric.change, metric.verdict),
-                (0.0, Verdict::NoDifferenceShown),
-                "{metric:?}"
-            );
+            assert_eq!(metric.change, Some(0.0));
+            let verdict = metric.ci95.map_or(Verdict::NotJudged, |_| Verdict::NoDifferenceShown);
+            assert_eq!(metric.verdict, verdict, "{metric:?}");
         }
         assert!(!diff.is_regression());
     }
@@ -495,6 +534,52 @@ mod tests {
             assert_eq!(diff.is_regression(), broken, "{gate} {factor}");
             assert_eq!(diff.table().contains("REGRESSION"), broken);
         }
+    }
+
+    #[test]
+    fn a_rise_from_nothing_breaks_every_limit_on_rising() {
+        for (gate, broken) in [("latency_ms=+1000%", true), ("latency_ms=-5%", false)] {
+            let mut files = files(|report| scale(report, "/performance/latency/mean/value", 0.0), &[gate]);
+            std::mem::swap(&mut files.args.before, &mut files.args.after);
+            let risen = diff(&files.args).expect("compares");
+            assert_eq!(risen.is_regression(), broken, "{gate}");
+            assert!(risen.table().contains("from 0"));
+        }
+    }
+
+    #[test]
+    fn what_only_one_report_has_is_said() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let before = serde_json::to_value(sample::serve_report()).expect("serializes");
+        let mut after = before.clone();
+        after["loads"].as_array_mut().expect("loads").remove(2);
+        after["loads"][1]["arms"][1]["ttfb"]["p99"] = Value::Null;
+        after["max_rates"] = Value::Array(Vec::new());
+        let [a, b] = [("a.json", &before), ("b.json", &after)].map(|(name, value)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, value.to_string()).expect("writes");
+            path
+        });
+        let args = |before: &PathBuf, after: &PathBuf| DiffArgs {
+            before: before.clone(),
+            after: after.clone(),
+            gate: Vec::new(),
+            arm: None,
+            json: false,
+        };
+        let notes = diff(&args(&a, &b)).expect("compares").notes.join("; ");
+        for (note, which) in [
+            ("load \"12 requests/s\" is only in", "first"),
+            ("highest rate of \"normal\" is only in", "first"),
+            ("ttfb_p99_ms under 6 requests/s is only in", "first"),
+        ] {
+            assert!(notes.contains(&format!("{note} the {which} report")), "{notes}");
+        }
+        let turned = diff(&args(&b, &a)).expect("compares").notes.join("; ");
+        assert!(
+            turned.contains("load \"12 requests/s\" is only in the second report"),
+            "{turned}"
+        );
     }
 
     #[test]

@@ -8,10 +8,12 @@ use serde::Serialize;
 use crate::arms::{FUSED, NORMAL};
 use crate::environment::Environment;
 use crate::error::BenchError;
+use crate::plots::arm_label;
 use crate::plots::single::Single;
-use crate::plots::{arm_label, number, signed_percent};
 use crate::report::{Change, Figure, NotMeasured, Report};
 use crate::serve::report::{ArmLoad, Latency, ServeReport};
+use crate::serve::table::given_up;
+use crate::words::{interval, number, or_dash, percent, with_interval};
 
 /// Name of the page's file.
 pub const FILE: &str = "report.html";
@@ -213,19 +215,12 @@ fn class(cell: &str) -> &'static str {
     if words { " class=\"text\"" } else { "" }
 }
 
-fn with_interval(figure: &Figure) -> String {
-    let interval = figure.ci95.map_or_else(String::new, |i| {
-        format!(" [{}, {}]", number(i.low, 1), number(i.high, 1))
-    });
-    format!("{}{interval}", signed_percent(figure.value))
-}
-
 fn verdict(change: &Change) -> String {
     use crate::stats::Verdict;
     let class = match change.verdict {
         Verdict::Better => "better",
         Verdict::Worse => "worse",
-        Verdict::NoDifferenceShown => "unclear",
+        Verdict::NoDifferenceShown | Verdict::NotJudged => "unclear",
     };
     format!("<span class=\"{class}\">{}</span>", change.verdict.words())
 }
@@ -258,9 +253,9 @@ pub fn compared(report: &Report, figures: &[Single]) -> Result<Vec<u8>, BenchErr
                 escape(expected.what),
                 escape(&expected.range()),
                 format!(
-                    "{}% {}",
+                    "{}%{}",
                     number(expected.measured.value, 1),
-                    interval(&expected.measured)
+                    interval(&expected.measured, 1)
                 ),
                 format!("<span>{}</span>", expected.found.words()),
             ]
@@ -277,7 +272,7 @@ pub fn compared(report: &Report, figures: &[Single]) -> Result<Vec<u8>, BenchErr
             };
             vec![
                 escape(goal.claim),
-                format!("{}% {}", number(goal.value.value, 1), interval(&goal.value)),
+                format!("{}%{}", number(goal.value.value, 1), interval(&goal.value, 1)),
                 format!("<span class=\"{class}\">{words}</span>"),
             ]
         }),
@@ -287,12 +282,6 @@ pub fn compared(report: &Report, figures: &[Single]) -> Result<Vec<u8>, BenchErr
     page.honesty(report, &report.not_measured)?;
     page.environment(&report.environment);
     Ok(page.finish())
-}
-
-fn interval(figure: &Figure) -> String {
-    figure.ci95.map_or_else(String::new, |i| {
-        format!("[{}, {}]", number(i.low, 1), number(i.high, 1))
-    })
 }
 
 fn headline(page: &mut Page, report: &Report) {
@@ -305,7 +294,7 @@ fn headline(page: &mut Page, report: &Report) {
             escape(name),
             normal,
             fused,
-            change.map_or_else(String::new, |change| with_interval(&change.figure)),
+            change.map_or_else(String::new, |change| percent(&change.figure)),
             words,
         ]
     };
@@ -317,7 +306,7 @@ fn headline(page: &mut Page, report: &Report) {
         0,
         None,
     );
-    tokens[3] = with_interval(&report.tokenization.reductions[0].reduction.negated());
+    tokens[3] = percent(&report.tokenization.reductions[0].reduction.negated());
     page.table(
         &["", "Normal", "Fused", "Change [95% interval]", ""],
         [
@@ -408,8 +397,7 @@ fn arms(page: &mut Page, report: &Report) {
                 number(of.total_tokens.value, 0),
                 number(of.bytes_per_token.value, 2),
                 number(of.encode_speed.value, 1),
-                of.hugging_face_encode_speed
-                    .map_or_else(|| "-".to_owned(), |speed| number(speed.value, 1)),
+                or_dash(of.hugging_face_encode_speed, |speed| number(speed.value, 1)),
                 of.same_ids_as_hugging_face
                     .map_or("not checked", |same| if same { "yes" } else { "NO" })
                     .to_owned(),
@@ -460,13 +448,13 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
         );
         let rows = load.changes.iter().flat_map(|change| {
             [
-                ("reply bytes/s", Some(&change.reply_bytes_per_second)),
-                ("good requests/s", Some(&change.goodput)),
+                ("reply bytes/s", change.reply_bytes_per_second.as_ref()),
+                ("good requests/s", change.goodput.as_ref()),
                 ("first byte, p50", change.ttfb_p50.as_ref()),
                 ("first byte, p99", change.ttfb_p99.as_ref()),
                 ("last byte, p50", change.e2e_p50.as_ref()),
                 ("last byte, p99", change.e2e_p99.as_ref()),
-                ("ms per character", Some(&change.ms_per_char)),
+                ("ms per character", change.ms_per_char.as_ref()),
                 ("documents at once", change.documents_peak.as_ref()),
                 ("KV memory at the peak", change.kv_mapped_peak.as_ref()),
             ]
@@ -475,7 +463,7 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
             .map(|(what, of)| {
                 vec![
                     escape(&format!("{} against {}: {what}", change.arm, change.against)),
-                    with_interval(&of.figure),
+                    percent(&of.figure),
                     verdict(of),
                 ]
             })
@@ -496,8 +484,8 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
                 let change = found.change.as_ref();
                 vec![
                     escape(&found.arm),
-                    format!("{} {}", number(found.rate.value, 1), interval(&found.rate)),
-                    change.map_or_else(String::new, |change| with_interval(&change.figure)),
+                    format!("{}{}", with_interval(&found.rate, 1), given_up(found)),
+                    change.map_or_else(String::new, |change| percent(&change.figure)),
                     change.map_or_else(String::new, verdict),
                 ]
             }),
@@ -510,12 +498,11 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
 }
 
 fn arm_row(arm: &ArmLoad) -> Vec<String> {
-    let show = |figure: Option<Figure>| figure.map_or_else(|| "-".to_owned(), |figure| number(figure.value, 0));
+    let show = |figure: Option<Figure>| or_dash(figure, |figure| number(figure.value, 0));
     let pair = |latency: &Latency| [show(latency.p50), show(latency.p99)];
     let engine = arm.engine.as_ref();
-    let of = |figure: Option<Figure>, scale: f64, digits| {
-        figure.map_or_else(|| "-".to_owned(), |figure| number(figure.value * scale, digits))
-    };
+    let of =
+        |figure: Option<Figure>, scale: f64, digits| or_dash(figure, |figure| number(figure.value * scale, digits));
     let saturated = if arm.saturated_rounds > 0 { " (saturated)" } else { "" };
     let lost = arm.requests.refused + arm.requests.failed + arm.requests.unfinished;
     let [first_p50, first_p99] = pair(&arm.ttfb);
@@ -530,7 +517,7 @@ fn arm_row(arm: &ArmLoad) -> Vec<String> {
         last_p50,
         first_p99,
         last_p99,
-        number(arm.ms_per_char.mean.value, 2),
+        or_dash(arm.ms_per_char.mean, |mean| number(mean.value, 2)),
         number(arm.goodput.value, 1),
         number(arm.stalls_per_text.value, 2),
         of(engine.map(|engine| engine.preemptions), 1.0, 1),

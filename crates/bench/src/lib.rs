@@ -16,13 +16,13 @@
 //! The statistics can be used alone:
 //!
 //! ```
-//! use bench::stats::{Verdict, Wanted, bootstrap, mean, percent_change};
+//! use bench::stats::{Verdict, Wanted, bootstrap, mean, percent_or_infinite};
 //!
 //! // The same five requests before and after, in milliseconds.
 //! let (before, after) = ([52.0, 48.0, 51.0, 50.0, 49.0], [41.0, 40.0, 39.0, 42.0, 38.0]);
 //! let change = |drawn: &[usize]| {
 //!     let of = |times: &[f64]| mean(&drawn.iter().map(|&i| times[i]).collect::<Vec<_>>());
-//!     percent_change(of(&before), of(&after))
+//!     percent_or_infinite(of(&before), of(&after))
 //! };
 //! let interval = bootstrap(before.len(), 1, change);
 //! assert_eq!(Verdict::of(interval, Wanted::Lower), Verdict::Better);
@@ -49,6 +49,7 @@ pub mod schema;
 pub mod serve;
 pub mod stats;
 pub mod table;
+mod words;
 pub mod workload;
 
 #[cfg(test)]

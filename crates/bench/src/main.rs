@@ -6,11 +6,17 @@ use std::process::ExitCode;
 
 use bench::cli::{Cli, Command, CompareArgs, DiffArgs, ServeArgs};
 use bench::error::BenchError;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::Serve(args)) = &cli.command
+        && let Err(why) = args.check()
+    {
+        Cli::command().error(ErrorKind::ValueValidation, why).exit();
+    }
     bench::interrupt::install();
     let done = match &cli.command {
         None => compare(&cli.compare),

@@ -245,7 +245,7 @@ pub(crate) fn loads() -> Vec<LoadRuns> {
         offered,
         clients: None,
         runs: [(ALONE[0], 8), (ALONE[1], 16)]
-            .map(|(alone, places)| (0..3).map(|_| served(&schedule, alone, places, &mut rng)).collect())
+            .map(|(alone, places)| (0..5).map(|_| served(&schedule, alone, places, &mut rng)).collect())
             .to_vec(),
     };
     loads.map(with_runs).into()
@@ -362,7 +362,7 @@ fn make_serve_report() -> ServeReport {
                 shortened: 1,
             }),
             seconds: 12.0,
-            rounds: 3,
+            rounds: 5,
             stall: Figure::computed(100.0, Unit::Milliseconds),
             abandon_every: 0,
             order: "interleaved",
@@ -373,6 +373,7 @@ fn make_serve_report() -> ServeReport {
         max_rates: vec![MaxRate {
             arm: "normal".to_owned(),
             rate: Figure::measured(17.0, Unit::RequestsPerSecond),
+            abandoned_searches: 1,
             change: None,
             probes: vec![Probe {
                 round: 0,

@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// Resamples behind every interval.
 pub const RESAMPLES: usize = 2_000;
+/// Fewest repetitions of a run for which an interval is given: of fewer, resampling sees too little of the machine's moods.
+pub const LEAST_ROUNDS: usize = 5;
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA
 /// 2014): eight bytes of state, equidistributed, and good enough to draw indices.
@@ -47,31 +49,27 @@ impl Rng {
     }
 }
 
-/// The arithmetic mean; 0 for an empty slice.
+/// The arithmetic mean; not a number for an empty slice.
 pub fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() {
-        0.0
-    } else {
-        values.iter().sum::<f64>() / values.len() as f64
-    }
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The `q` quantile (0 to 1) with linear interpolation between order statistics; 0 for an empty
-/// slice.
+/// The `q` quantile (0 to 1) with linear interpolation between order statistics; not a number for an
+/// empty slice.
 pub fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile_of_sorted(&sorted, q)
 }
 
-/// The middle value; 0 for an empty slice.
+/// The middle value; not a number for an empty slice.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
-        return 0.0;
+        return f64::NAN;
     };
     let place = q.clamp(0.0, 1.0) * last as f64;
     let low = place.floor() as usize;
@@ -104,24 +102,41 @@ impl From<Interval> for [f64; 2] {
 }
 
 /// The 95% interval of `statistic` over `n` independent observations, which it is given as indices
-/// drawn with replacement. `None` for fewer than two observations, where nothing can be said.
+/// drawn with replacement. `None` for fewer than two observations, where nothing can be said, where the statistic is
+/// not a number for some of the draws, and where an end of the interval would be infinite.
 ///
 /// Cost: [`RESAMPLES`] calls of `statistic`.
 pub fn bootstrap(n: usize, seed: u64, mut statistic: impl FnMut(&[usize]) -> f64) -> Option<Interval> {
-    crossed_bootstrap([n, 1], seed, |drawn, _| statistic(drawn))
+    resample([n, 1], seed, |drawn, _| statistic(drawn))
 }
 
-/// The 95% interval of `statistic` over a complete table of `rows` × `columns` observations: row
-/// and column indices are drawn with replacement, independently. `None` when both sides have fewer
-/// than two entries.
+/// [`bootstrap`] over repetitions of the same run; `None` for fewer than [`LEAST_ROUNDS`] of them.
+pub fn bootstrap_rounds(rounds: usize, seed: u64, statistic: impl FnMut(&[usize]) -> f64) -> Option<Interval> {
+    (rounds >= LEAST_ROUNDS)
+        .then(|| bootstrap(rounds, seed, statistic))
+        .flatten()
+}
+
+/// The 95% interval of `statistic` over a complete table of `rounds` × `columns` observations: indices of
+/// both are drawn with replacement, independently. `None` for fewer than [`LEAST_ROUNDS`], and where [`bootstrap`] has none.
 ///
 /// Cost: [`RESAMPLES`] calls of `statistic`.
 pub fn crossed_bootstrap(
+    [rounds, columns]: [usize; 2],
+    seed: u64,
+    statistic: impl FnMut(&[usize], &[usize]) -> f64,
+) -> Option<Interval> {
+    (rounds >= LEAST_ROUNDS)
+        .then(|| resample([rounds, columns], seed, statistic))
+        .flatten()
+}
+
+fn resample(
     [rows, columns]: [usize; 2],
     seed: u64,
     mut statistic: impl FnMut(&[usize], &[usize]) -> f64,
 ) -> Option<Interval> {
-    if rows.max(columns) < 2 || rows.min(columns) == 0 {
+    if rows < 2 || columns == 0 {
         return None;
     }
     let mut rng = Rng::new(seed);
@@ -133,11 +148,12 @@ pub fn crossed_bootstrap(
             statistic(&row_draw, &column_draw)
         })
         .collect();
+    if values.iter().any(|value| value.is_nan()) {
+        return None;
+    }
     values.sort_by(f64::total_cmp);
-    Some(Interval {
-        low: quantile_of_sorted(&values, 0.025),
-        high: quantile_of_sorted(&values, 0.975),
-    })
+    let [low, high] = [0.025, 0.975].map(|q| quantile_of_sorted(&values, q));
+    (low.is_finite() && high.is_finite()).then_some(Interval { low, high })
 }
 
 /// What an interval of a change allows one to say.
@@ -148,8 +164,10 @@ pub enum Verdict {
     Better,
     /// The whole interval lies on the bad side of 0.
     Worse,
-    /// The interval covers 0, or there is none.
+    /// The interval covers 0.
     NoDifferenceShown,
+    /// There is no interval.
+    NotJudged,
 }
 
 /// Which direction of a change is good.
@@ -173,7 +191,8 @@ impl Verdict {
                     Self::Worse
                 }
             }
-            _ => Self::NoDifferenceShown,
+            Some(_) => Self::NoDifferenceShown,
+            None => Self::NotJudged,
         }
     }
 
@@ -183,17 +202,23 @@ impl Verdict {
             Self::Better => "better",
             Self::Worse => "worse",
             Self::NoDifferenceShown => "no difference shown",
+            Self::NotJudged => "not judged",
         }
     }
 }
 
-/// The change from `before` to `after` in per cent; 0 when `before` is 0.
-pub fn percent_change(before: f64, after: f64) -> f64 {
-    if before == 0.0 {
-        0.0
+/// The change from `before` to `after` in per cent; `None` for a rise from 0, which has none.
+pub fn percent_change(before: f64, after: f64) -> Option<f64> {
+    if before != 0.0 {
+        Some((after / before - 1.0) * 100.0)
     } else {
-        (after / before - 1.0) * 100.0
+        (after == 0.0).then_some(0.0)
     }
+}
+
+/// [`percent_change`] as a statistic to resample: a rise from 0 is larger than any other.
+pub fn percent_or_infinite(before: f64, after: f64) -> f64 {
+    percent_change(before, after).unwrap_or(f64::INFINITY)
 }
 
 #[cfg(test)]
@@ -208,7 +233,7 @@ mod tests {
         assert_eq!(quantile(&values, 0.0), 1.0);
         assert_eq!(quantile(&values, 1.0), 4.0);
         assert!((quantile(&values, 0.9) - 3.7).abs() < 1e-12);
-        assert_eq!((mean(&[]), median(&[])), (0.0, 0.0));
+        assert!(mean(&[]).is_nan() && median(&[]).is_nan(), "nothing has no mean");
         assert_eq!(median(&[7.0]), 7.0);
     }
 
@@ -248,7 +273,28 @@ mod tests {
         assert_eq!(bootstrap(1, 1, |_| 1.0), None);
         assert_eq!(bootstrap(0, 1, |_| 1.0), None);
         assert_eq!(crossed_bootstrap([5, 0], 1, |_, _| 1.0), None);
-        assert!(crossed_bootstrap([1, 5], 1, |_, _| 1.0).is_some());
+        assert!(crossed_bootstrap([5, 1], 1, |_, _| 1.0).is_some());
+        assert_eq!(crossed_bootstrap([4, 100], 1, |_, _| 1.0), None);
+        assert_eq!(bootstrap_rounds(4, 1, |_| 1.0), None);
+        assert!(bootstrap_rounds(5, 1, |_| 1.0).is_some());
+    }
+
+    #[test]
+    fn no_interval_without_ends() {
+        // One in five observations has nothing to divide by: fewer than one draw in a thousand is all of it.
+        let parts = [0.0, 1.0, 1.0, 1.0, 1.0];
+        let share = |drawn: &[usize]| {
+            let sum: f64 = drawn.iter().map(|&i| parts[i]).sum();
+            percent_or_infinite(sum, 5.0)
+        };
+        let interval = bootstrap(5, 1, share).expect("nearly every draw has a base");
+        assert!(interval.high.is_finite());
+        let rare = |drawn: &[usize]| percent_or_infinite(drawn.iter().filter(|&&i| i == 0).count() as f64, 1.0);
+        assert_eq!(bootstrap(5, 1, rare), None, "a third of the draws has no base");
+        assert_eq!(
+            bootstrap(5, 1, |drawn| if drawn[0] == 0 { f64::NAN } else { 1.0 }),
+            None
+        );
     }
 
     #[test]
@@ -276,8 +322,9 @@ mod tests {
         assert_eq!(of(-3.0, -1.0, Wanted::Higher), Verdict::Worse);
         assert_eq!(of(-1.0, 1.0, Wanted::Higher), Verdict::NoDifferenceShown);
         assert_eq!(of(0.0, 1.0, Wanted::Higher), Verdict::NoDifferenceShown);
-        assert_eq!(Verdict::of(None, Wanted::Higher), Verdict::NoDifferenceShown);
-        assert_eq!(percent_change(50.0, 75.0), 50.0);
-        assert_eq!(percent_change(0.0, 75.0), 0.0);
+        assert_eq!(Verdict::of(None, Wanted::Higher), Verdict::NotJudged);
+        assert_eq!(percent_change(50.0, 75.0), Some(50.0));
+        assert_eq!(percent_change(0.0, 75.0), None);
+        assert_eq!(percent_change(0.0, 0.0), Some(0.0));
     }
 }

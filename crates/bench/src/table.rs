@@ -1,8 +1,8 @@
 //! The report as a table to read in a terminal.
 
 use crate::arms::{ARMS, FUSED, NORMAL};
-use crate::plots::{number, signed_percent};
 use crate::report::{Change, Figure, Report};
+use crate::words::{judged, number, or_dash, percent};
 
 const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
 
@@ -63,18 +63,6 @@ fn head(report: &Report) -> Vec<String> {
     ]
 }
 
-/// `+12.3% [11.0, 13.6]`.
-fn with_interval(figure: &Figure) -> String {
-    let interval = figure.ci95.map_or_else(String::new, |i| {
-        format!(" [{}, {}]", number(i.low, 1), number(i.high, 1))
-    });
-    format!("{}{interval}", signed_percent(figure.value))
-}
-
-fn judged(change: &Change) -> String {
-    format!("{}  {}", with_interval(&change.figure), change.verdict.words())
-}
-
 fn comparison(report: &Report) -> Vec<String> {
     let [normal, fused] = [NORMAL, FUSED].map(|arm| report.arm(arm.tokenizer, arm.kv_store));
     let [base, patched] = [0, 1].map(|i| &report.tokenization.tokenizers[i]);
@@ -100,7 +88,7 @@ fn comparison(report: &Report) -> Vec<String> {
             [&base.total_tokens, &patched.total_tokens],
             1.0,
             0,
-            with_interval(&fewer),
+            percent(&fewer),
         ),
         row(
             "tokens per page",
@@ -190,7 +178,7 @@ fn comparison(report: &Report) -> Vec<String> {
             ],
             1.0,
             0,
-            with_interval(&time.tokens_per_second.figure),
+            percent(&time.tokens_per_second.figure),
         ),
         bits(&quality.domain, "bits per byte, held-out"),
     ];
@@ -250,9 +238,7 @@ fn tokenizers(report: &Report) -> Vec<String> {
             number(tokenizer.tokens_per_text.value, 1),
             number(tokenizer.bytes_per_token.value, 2),
             number(tokenizer.encode_speed.value, 1),
-            tokenizer
-                .hugging_face_encode_speed
-                .map_or_else(|| "-".to_owned(), |speed| number(speed.value, 1)),
+            or_dash(tokenizer.hugging_face_encode_speed, |speed| number(speed.value, 1)),
             tokenizer
                 .same_ids_as_hugging_face
                 .map_or("not checked", |same| if same { "yes" } else { "NO" }),
@@ -265,7 +251,7 @@ fn tokenizers(report: &Report) -> Vec<String> {
             reduction.to,
             number(reduction.swaps as f64, 0),
             number(reduction.tokens_saved.value, 0),
-            with_interval(&reduction.reduction.negated()),
+            percent(&reduction.reduction.negated()),
         )
     });
     std::iter::once(title).chain(rows).chain(reductions).collect()
@@ -274,11 +260,7 @@ fn tokenizers(report: &Report) -> Vec<String> {
 fn attribution(report: &Report) -> Vec<String> {
     let [speed, memory] = [&report.interaction.bytes_per_second, &report.interaction.kv_memory];
     let row = |name: &str, speed: &Change, memory: &Change| {
-        format!(
-            "{name:32} {:32} {}",
-            with_interval(&speed.figure),
-            with_interval(&memory.figure)
-        )
+        format!("{name:32} {:32} {}", percent(&speed.figure), percent(&memory.figure))
     };
     vec![
         format!(
@@ -295,7 +277,7 @@ fn attribution(report: &Report) -> Vec<String> {
 fn goals(report: &Report) -> Vec<String> {
     let rows = report.goals.iter().map(|goal| {
         let holds = if goal.holds { "holds" } else { "DOES NOT HOLD" };
-        format!("  {holds:14} {}: {}", goal.claim, with_interval(&goal.value))
+        format!("  {holds:14} {}: {}", goal.claim, percent(&goal.value))
     });
     std::iter::once("goals".to_owned()).chain(rows).collect()
 }

@@ -304,6 +304,9 @@ fn serving_gives_a_report_and_every_request() {
             sent += requests["sent"].as_u64().expect("a number");
         }
     }
+    // Every run begins with an empty store: a lighter load after a heavy one maps less.
+    let mapped = |load: usize, arm: usize| loads[load]["arms"][arm]["engine"]["kv_mapped_peak"]["value"].as_f64();
+    assert!(mapped(1, 1) < mapped(0, 1), "{:?} {:?}", mapped(1, 1), mapped(0, 1));
     let lines = fs::read_to_string(files.path("out/serve_requests.jsonl")).expect("reads");
     assert_eq!(lines.lines().count() as u64, sent);
     let mut bytes = std::collections::HashMap::new();
@@ -360,6 +363,12 @@ fn a_trace_is_replayed_and_a_rate_is_found() {
         found["probes"].as_array().is_some_and(|probes| probes.len() == 24),
         "{found}"
     );
+    assert_eq!(
+        (&found["abandoned_searches"], &found["change"]),
+        (&2.into(), &serde_json::Value::Null)
+    );
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("2 of 2 searches given up"), "{said}");
 
     fs::write(files.path("trace.csv"), "no trace\n").expect("writes");
     let output = serve(&files, "--trace {}/trace.csv");
@@ -381,6 +390,20 @@ fn wrong_usage_exits_with_2() {
         let output = files.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");
         assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_load_or_a_server_named_twice_is_wrong_usage() {
+    let files = Files::new();
+    for arguments in ["--clients 2,4,2", "--url http://127.0.0.1:1 --url http://127.0.0.1:1"] {
+        let output = serve(&files, arguments);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {talk}");
+        assert!(
+            output.stdout.is_empty() && talk.contains("error: "),
+            "{arguments}: {talk}"
+        );
     }
 }
 

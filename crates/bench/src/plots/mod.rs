@@ -16,6 +16,7 @@ use panel::{Bar, ChangeRow, Frame};
 
 use crate::arms::{ARMS, Arm};
 use crate::report::{ArmReport, Change, Figure, Report};
+use crate::words::{number, percent};
 
 /// A figure that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -148,31 +149,6 @@ fn workload_line(report: &Report) -> String {
     )
 }
 
-/// A number with `digits` decimals and thousands separated by commas.
-pub(crate) fn number(value: f64, digits: usize) -> String {
-    let text = format!("{:.digits$}", value.abs());
-    let (whole, rest) = text.find('.').map_or((text.as_str(), ""), |dot| text.split_at(dot));
-    let mut grouped = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    let zero = text.chars().all(|c| matches!(c, '0' | '.'));
-    format!("{}{grouped}{rest}", if value < 0.0 && !zero { "-" } else { "" })
-}
-
-/// A change in per cent with its sign.
-pub(crate) fn signed_percent(value: f64) -> String {
-    let text = number(value, 1);
-    if value > 0.0 && text != "0.0" {
-        format!("+{text}%")
-    } else {
-        format!("{text}%")
-    }
-}
-
 /// Bytes as MiB.
 fn mib(figure: &Figure) -> f64 {
     figure.value / f64::from(1 << 20)
@@ -224,17 +200,7 @@ fn arm_bars(report: &Report, value: impl Fn(&ArmReport) -> (Figure, f64), digits
 /// A row for a change, coloured by its verdict.
 fn change_row(label: impl Into<String>, change: &Change) -> ChangeRow {
     let value = change.figure.value;
-    let text = change.figure.ci95.map_or_else(
-        || signed_percent(value),
-        |i| {
-            format!(
-                "{} [{}, {}]",
-                signed_percent(value),
-                number(i.low, 1),
-                number(i.high, 1)
-            )
-        },
-    );
+    let text = percent(&change.figure);
     ChangeRow {
         label: label.into(),
         value,
@@ -248,6 +214,7 @@ fn change_row(label: impl Into<String>, change: &Change) -> ChangeRow {
 mod tests {
     use super::*;
     use crate::sample;
+    use crate::words::signed_percent;
 
     #[test]
     fn every_figure_is_drawn_the_same_twice_and_holds_its_values() {
@@ -296,16 +263,5 @@ mod tests {
             );
             assert!(!figure.alt.is_empty());
         }
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!(number(1_234_567.0, 0), "1,234,567");
-        assert_eq!(number(-1_234.56, 1), "-1,234.6");
-        assert_eq!(number(999.0, 0), "999");
-        assert_eq!(number(-0.01, 1), "0.0");
-        assert_eq!(signed_percent(12.34), "+12.3%");
-        assert_eq!(signed_percent(-12.34), "-12.3%");
-        assert_eq!(signed_percent(0.01), "0.0%");
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn verdict(verdict: Verdict) -> RGBColor {
     match verdict {
         Verdict::Better => FUSED,
         Verdict::Worse => NORMAL,
-        Verdict::NoDifferenceShown => MUTED,
+        Verdict::NoDifferenceShown | Verdict::NotJudged => MUTED,
     }
 }
 

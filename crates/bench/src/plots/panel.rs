@@ -451,11 +451,12 @@ fn key<'k>(canvas: &mut Canvas<'_>, frame: Frame, entries: impl Iterator<Item = 
     }
 }
 
-/// The share of values, in per cent, at or below each: points of a line of steps.
-pub(super) fn steps(values: &[f64]) -> Vec<(f64, f64)> {
+/// The share, in per cent of `all`, of values at or below each: points of a line of steps. It ends below 100 where there
+/// are fewer values.
+pub(super) fn steps(values: &[f64], all: usize) -> Vec<(f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let share = 100.0 / sorted.len().max(1) as f64;
+    let share = 100.0 / all.max(1) as f64;
     let mut points = vec![(0.0, 0.0)];
     for (i, &value) in sorted.iter().enumerate() {
         points.push((value, i as f64 * share));
@@ -584,6 +585,12 @@ mod tests {
             let marks = ticks(low, high, 4);
             assert!(marks.len() >= 2 && marks.len() < 30, "{low} {high}: {marks:?}");
         }
+    }
+
+    #[test]
+    fn steps_end_at_the_share_that_is_there() {
+        let points = steps(&[3.0, 1.0], 4);
+        assert_eq!(points, [(0.0, 0.0), (1.0, 0.0), (1.0, 25.0), (3.0, 25.0), (3.0, 50.0)]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub(super) fn latencies(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) 
         .into_iter()
         .map(|(arm, label)| {
             let latency = &report.arm(arm.tokenizer, arm.kv_store).performance.latency_by_text;
-            let points = panel::steps(&latency.values);
+            let points = panel::steps(&latency.values, latency.values.len());
             Line {
                 label: label.to_owned(),
                 points,

@@ -184,8 +184,8 @@ impl Picture<'_> {
             .map(|(i, name, color)| {
                 let point = |load: &&LoadReport| {
                     let arm = &load.arms[i];
-                    let per_user = 1e3 / arm.ms_per_char.mean.value.max(f64::MIN_POSITIVE);
-                    (arm.ms_per_char.mean.value > 0.0).then_some((arm.reply_bytes_per_second.value * 1e-3, per_user))
+                    let ms = arm.ms_per_char.mean.map(|mean| mean.value).filter(|&ms| ms > 0.0)?;
+                    Some((arm.reply_bytes_per_second.value * 1e-3, 1e3 / ms))
                 };
                 let points = self.steps.iter().filter_map(|(_, load)| point(load)).collect();
                 Line {
@@ -215,7 +215,8 @@ impl Picture<'_> {
         let lines: Vec<Line> = self
             .arms()
             .map(|(i, name, color)| {
-                let points = panel::steps(&detail.arms[i].e2e.values);
+                let arm = &detail.arms[i];
+                let points = panel::steps(&arm.e2e.values, arm.e2e_of);
                 Line {
                     label: name.to_owned(),
                     points,
@@ -227,7 +228,7 @@ impl Picture<'_> {
             .collect();
         let head = Head::new(
             "Time to the last byte",
-            format!("% of requests done within the time, {}", detail.load),
+            format!("% of requests sent that were done within the time, {}", detail.load),
         );
         single(SERVED[5], "Share of requests done within a time", |canvas, frame| {
             panel::lines(canvas, frame, &head, "ms since the request was to be sent", &lines);

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::measure::Measurements;
 use crate::measure::quality::{DocumentScore, QualityData};
 use crate::measure::tokens::TokenizerData;
-use crate::stats::{Wanted, bootstrap, median, percent_change};
+use crate::stats::{Wanted, bootstrap, bootstrap_rounds, median, percent_or_infinite};
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -91,7 +91,7 @@ fn tokenization(measured: &Measurements, seed: u64) -> Tokenization {
         .map(|(from, to)| {
             let sum = |data: &TokenizerData, of: &[usize]| of.iter().map(|&i| data.counts[i] as f64).sum::<f64>();
             let all: Vec<usize> = (0..pages).collect();
-            let reduction = |of: &[usize]| -percent_change(sum(from, of), sum(to, of));
+            let reduction = |of: &[usize]| -percent_or_infinite(sum(from, of), sum(to, of));
             let ci = bootstrap(pages, seed, reduction);
             TokenReduction {
                 from: from.name,
@@ -123,7 +123,7 @@ fn tokenizer(data: &TokenizerData, page_bytes: &[usize], seed: u64) -> Tokenizer
     });
     let speed = |seconds: &[f64]| {
         let by_round: Vec<f64> = seconds.iter().map(|s| bytes / s / 1e6).collect();
-        let ci = bootstrap(by_round.len(), seed, |of| {
+        let ci = bootstrap_rounds(by_round.len(), seed, |of| {
             median(&of.iter().map(|&i| by_round[i]).collect::<Vec<_>>())
         });
         Figure::measured(median(&by_round), Unit::MegabytesPerSecond).with_interval(ci, by_round.len())
@@ -173,11 +173,11 @@ fn quality_on(data: &QualityData, seed: u64) -> QualityOn {
         normal: report(&data.normal),
         fused: report(&data.fused),
         bits_per_byte: change(Wanted::Lower, &|of| {
-            percent_change(bits_per_byte(&data.normal, of), bits_per_byte(&data.fused, of))
+            percent_or_infinite(bits_per_byte(&data.normal, of), bits_per_byte(&data.fused, of))
         }),
         // Bytes per second are inverse to seconds, the bytes being the same.
         scoring_speed: change(Wanted::Higher, &|of| {
-            percent_change(seconds(&data.fused, of), seconds(&data.normal, of))
+            percent_or_infinite(seconds(&data.fused, of), seconds(&data.normal, of))
         }),
     }
 }

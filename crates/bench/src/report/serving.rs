@@ -6,7 +6,7 @@ use super::{
 };
 use crate::arms::{Arm, FUSED, KvChoice, NORMAL, TokenizerChoice};
 use crate::measure::serving::{ArmRuns, BatchTime, BatchTokens, KvPoint, ServingData};
-use crate::stats::{Interval, Wanted, bootstrap, crossed_bootstrap, median, percent_change, quantile};
+use crate::stats::{Interval, Wanted, bootstrap, crossed_bootstrap, median, percent_or_infinite, quantile};
 
 /// Statistics over the table of rounds × batches that every arm has filled.
 pub(super) struct Serving<'a> {
@@ -42,7 +42,7 @@ impl Serving<'_> {
         before: impl Fn(&[usize], &[usize]) -> f64,
         after: impl Fn(&[usize], &[usize]) -> f64,
     ) -> Change {
-        let (value, ci, n) = self.estimate(|r, b| percent_change(before(r, b), after(r, b)));
+        let (value, ci, n) = self.estimate(|r, b| percent_or_infinite(before(r, b), after(r, b)));
         Change::percent(value, ci, n, wanted)
     }
 
@@ -100,7 +100,7 @@ impl Serving<'_> {
     }
 
     pub(super) fn kv_change(&self, before: Arm, after: Arm) -> Change {
-        self.memory_change(|b| percent_change(self.mean_peak(before, b), self.mean_peak(after, b)))
+        self.memory_change(|b| percent_or_infinite(self.mean_peak(before, b), self.mean_peak(after, b)))
     }
 
     fn memory_change(&self, statistic: impl Fn(&[usize]) -> f64) -> Change {
@@ -135,7 +135,7 @@ impl Serving<'_> {
         };
         let arms = [NORMAL, tokenizer_only, store_only, FUSED];
         // The change from what the two would give if each multiplied what it is applied to.
-        let beyond = |of: [f64; 4]| percent_change(of[1] * of[2], of[3] * of[0]);
+        let beyond = |of: [f64; 4]| percent_or_infinite(of[1] * of[2], of[3] * of[0]);
         let (speed, ci, n) = self.estimate(|r, b| beyond(arms.map(|arm| self.bytes_per_second(arm)(r, b))));
         Interaction {
             bytes_per_second: Effects {

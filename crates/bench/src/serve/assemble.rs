@@ -12,7 +12,7 @@ use super::report::{
 };
 use super::target::State;
 use crate::report::{Change, Figure, Series, Unit};
-use crate::stats::{Interval, Wanted, bootstrap, crossed_bootstrap, mean, percent_change, quantile};
+use crate::stats::{Interval, Wanted, bootstrap_rounds, crossed_bootstrap, mean, percent_or_infinite, quantile};
 
 /// Most points of a timeline in the report.
 const MOST_POINTS: usize = 400;
@@ -103,10 +103,10 @@ impl LoadRuns {
     }
 }
 
-/// Quantile of values in any order.
+/// Quantile of values in any order; not a number for none.
 fn quantile_of(values: &mut [f64], q: f64) -> f64 {
     let Some(last) = values.len().checked_sub(1) else {
-        return 0.0;
+        return f64::NAN;
     };
     let place = q * last as f64;
     let (_, low, above) = values.select_nth_unstable_by(place.floor() as usize, f64::total_cmp);
@@ -158,14 +158,14 @@ impl Load<'_> {
 
     fn mean<'t>(&self, table: &'t Table) -> impl Fn(&[usize], &[usize]) -> f64 + 't {
         move |rounds, blocks| {
-            let (mut sum, mut count) = (0.0, 0);
+            let (mut sum, mut count) = (0.0, 0_u32);
             for &r in rounds {
                 for &b in blocks {
                     sum += table[r][b].iter().sum::<f64>();
-                    count += table[r][b].len();
+                    count += table[r][b].len() as u32;
                 }
             }
-            if count == 0 { 0.0 } else { sum / count as f64 }
+            sum / f64::from(count)
         }
     }
 
@@ -197,7 +197,7 @@ impl Load<'_> {
         };
         let at = |q: f64| shown(n, q).then(|| self.figure(unit, n, self.quantile(&table, q)));
         Latency {
-            mean: self.figure(unit, n, self.mean(&table)),
+            mean: (n > 0).then(|| self.figure(unit, n, self.mean(&table))),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
@@ -221,9 +221,8 @@ impl Load<'_> {
                 .map(|&r| blocks.iter().flat_map(|&b| &table[r][b]).sum::<f64>())
                 .sum()
         };
-        let average = |rounds: &[usize], blocks: &[usize]| {
-            sum(&by_request, rounds, blocks) / sum(&counts, rounds, blocks).max(1.0)
-        };
+        let average =
+            |rounds: &[usize], blocks: &[usize]| sum(&by_request, rounds, blocks) / sum(&counts, rounds, blocks);
         let at = |q: f64| {
             shown(n, q).then(|| Figure {
                 n: Some(n),
@@ -231,7 +230,7 @@ impl Load<'_> {
             })
         };
         Latency {
-            mean: self.figure(Unit::Milliseconds, n, average),
+            mean: (n > 0).then(|| self.figure(Unit::Milliseconds, n, average)),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
@@ -256,7 +255,7 @@ impl Load<'_> {
         let stalls = self.table(arm, |record| Some(record.stalls(self.judge.stall_ms) as f64));
         let longest = records()
             .filter_map(|record| record.measure(Measure::Gap))
-            .fold(0.0, f64::max);
+            .reduce(f64::max);
         let delays: Vec<f64> = records().map(|record| 1e3 * (record.sent - record.scheduled)).collect();
         ArmLoad {
             arm: self.judge.arms[arm].clone(),
@@ -278,7 +277,7 @@ impl Load<'_> {
             tpot: self.latency(arm, Measure::Tpot),
             itl: self.token_gaps(arm),
             stalls_per_text: self.figure(Unit::Count, n, self.mean(&stalls)),
-            longest_gap: Figure::measured(longest, Unit::Milliseconds),
+            longest_gap: longest.map(|ms| Figure::measured(ms, Unit::Milliseconds)),
             engine: self.engine(arm),
         }
     }
@@ -288,7 +287,7 @@ impl Load<'_> {
         let of = |unit, value: fn(&EngineRound) -> f64| {
             let values: Vec<f64> = all.iter().map(value).collect();
             let statistic = |drawn: &[usize]| mean(&drawn.iter().map(|&i| values[i]).collect::<Vec<_>>());
-            let interval = bootstrap(values.len(), self.judge.seed, statistic);
+            let interval = bootstrap_rounds(values.len(), self.judge.seed, statistic);
             Figure::measured(mean(&values), unit).with_interval(interval, values.len())
         };
         let largest =
@@ -310,36 +309,43 @@ impl Load<'_> {
         self.runs[arm].iter().map(|run| EngineRound::of(&run.states)).collect()
     }
 
-    /// The change of a statistic of each arm's own table.
-    fn compared<S: FnMut(&[usize], &[usize]) -> f64>(&self, wanted: Wanted, [mut before, mut after]: [S; 2]) -> Change {
+    /// The change of a statistic of each arm's own table; `None` for one from nothing.
+    fn compared<S>(&self, wanted: Wanted, [mut before, mut after]: [S; 2]) -> Option<Change>
+    where
+        S: FnMut(&[usize], &[usize]) -> f64,
+    {
         let [rounds, blocks] = self.shape;
-        let (value, interval) = self.estimate(|r, b| percent_change(before(r, b), after(r, b)));
-        Change::percent(value, interval, rounds * blocks, wanted)
+        let (value, interval) = self.estimate(|r, b| percent_or_infinite(before(r, b), after(r, b)));
+        value
+            .is_finite()
+            .then(|| Change::percent(value, interval, rounds * blocks, wanted))
     }
 
     fn change(&self, arm: usize, kind: LoadKind) -> ArmChange {
-        let pair = |of: &dyn Fn(usize) -> Table| [of(0), of(arm)];
+        // A round that was stopped has cut off the longest times.
+        let whole = ![0, arm]
+            .iter()
+            .any(|&arm| self.runs[arm].iter().any(|run| run.saturated));
+        let times = |on: Measure| whole.then(|| [0, arm].map(|arm| self.table(arm, |record| record.measure(on))));
         let quantiles = |on: Measure, q: f64| {
-            let [before, after] = pair(&|arm| self.table(arm, |record| record.measure(on)));
-            let enough = shown(count(&before).min(count(&after)), q);
-            enough.then(|| self.compared(Wanted::Lower, [self.quantile(&before, q), self.quantile(&after, q)]))
+            let [before, after] = times(on)?;
+            shown(count(&before).min(count(&after)), q)
+                .then(|| self.compared(Wanted::Lower, [self.quantile(&before, q), self.quantile(&after, q)]))
+                .flatten()
         };
         let bytes = |arm| self.table(arm, |record| Some(record.reply_bytes() as f64));
-        let [before, after] = pair(&|arm| self.table(arm, |record| record.measure(Measure::MsPerChar)));
         let of_engines = |wanted, of: fn(&EngineRound) -> f64| {
             let (before, after) = (self.engines(0)?, self.engines(arm)?);
             let change = |drawn: &[usize]| {
                 let sum = |rounds: &[EngineRound]| drawn.iter().map(|&r| of(&rounds[r])).sum::<f64>();
-                percent_change(sum(&before), sum(&after))
+                percent_or_infinite(sum(&before), sum(&after))
             };
             let rounds = before.len();
             let value = change(&(0..rounds).collect::<Vec<_>>());
-            Some(Change::percent(
-                value,
-                bootstrap(rounds, self.judge.seed, change),
-                rounds,
-                wanted,
-            ))
+            let interval = bootstrap_rounds(rounds, self.judge.seed, change);
+            value
+                .is_finite()
+                .then(|| Change::percent(value, interval, rounds, wanted))
         };
         ArmChange {
             arm: self.judge.arms[arm].clone(),
@@ -354,7 +360,8 @@ impl Load<'_> {
             ttfb_p99: quantiles(Measure::Ttfb, 0.99),
             e2e_p50: quantiles(Measure::E2e, 0.5),
             e2e_p99: quantiles(Measure::E2e, 0.99),
-            ms_per_char: self.compared(Wanted::Lower, [self.mean(&before), self.mean(&after)]),
+            ms_per_char: times(Measure::MsPerChar)
+                .and_then(|[before, after]| self.compared(Wanted::Lower, [self.mean(&before), self.mean(&after)])),
             // Under a light load fewer at once means that each is done sooner, and is nothing bad.
             documents_peak: (kind == LoadKind::AllAtOnce)
                 .then(|| of_engines(Wanted::Higher, |round| round.documents_peak))
@@ -436,13 +443,9 @@ fn thinned<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
 }
 
 fn detail(name: &str, rounds: &[Run]) -> ArmDetail {
-    let all = |on: Measure| {
-        let values = rounds
-            .iter()
-            .flat_map(|run| &run.records)
-            .filter_map(|record| record.measure(on));
-        Series::measured(values.collect(), Unit::Milliseconds)
-    };
+    let records = || rounds.iter().flat_map(|run| &run.records);
+    let complete = || records().filter(|record| record.outcome == Outcome::Complete);
+    let ms = |values: &mut dyn Iterator<Item = f64>| Series::measured(values.collect(), Unit::Milliseconds);
     let first = rounds.first().cloned().unwrap_or_default();
     let requests = &first.records[..first.records.len().min(MOST_REQUESTS)];
     let seconds = |of: &dyn Fn(&Record) -> f64| Series::measured(requests.iter().map(of).collect(), Unit::Seconds);
@@ -454,10 +457,11 @@ fn detail(name: &str, rounds: &[Run]) -> ArmDetail {
     }
     ArmDetail {
         arm: name.to_owned(),
-        e2e: all(Measure::E2e),
-        ttfb: all(Measure::Ttfb),
+        e2e: ms(&mut complete().filter_map(|record| record.measure(Measure::E2e))),
+        e2e_of: records().filter(|record| record.outcome != Outcome::Abandoned).count(),
+        ttfb: ms(&mut records().filter_map(|record| record.measure(Measure::Ttfb))),
         scheduled: seconds(&|record| record.scheduled),
-        first_byte: seconds(&|record| record.scheduled + record.measure(Measure::Ttfb).map_or(0.0, |ms| ms / 1e3)),
+        first_byte: seconds(&|record| record.first_byte().unwrap_or(record.ended)),
         ended: seconds(&|record| record.ended),
         longest_gap: Series::measured(gaps, Unit::Milliseconds),
         gap_part: part,
@@ -494,7 +498,7 @@ mod tests {
                 "{q}"
             );
         }
-        assert_eq!(quantile_of(&mut [], 0.5), 0.0);
+        assert!(quantile_of(&mut [], 0.5).is_nan());
     }
 
     #[test]
@@ -506,17 +510,20 @@ mod tests {
         let latency = change.e2e_p50.expect("requests");
         // Almost nobody waits, so the median changes by as much as the time of a request alone.
         assert!(
-            (latency.figure.value - percent_change(before, after)).abs() < 4.0,
+            (latency.figure.value - percent_or_infinite(before, after)).abs() < 4.0,
             "{latency:?}"
         );
         assert_eq!(latency.verdict, Verdict::Better);
         assert!(latency.figure.ci95.is_some_and(|i| i.covers(latency.figure.value)));
         // Both keep up: only the last requests end earlier.
-        let speed = change.reply_bytes_per_second.figure.value;
+        let speed = change.reply_bytes_per_second.expect("bytes").figure.value;
         assert!((0.0..3.0).contains(&speed), "{speed}");
         let full = &report.loads[0].changes[0];
         assert_eq!(full.documents_peak.map(|change| change.figure.value), Some(100.0));
-        assert_eq!(full.reply_bytes_per_second.verdict, Verdict::Better);
+        assert_eq!(
+            full.reply_bytes_per_second.map(|change| change.verdict),
+            Some(Verdict::Better)
+        );
         let same = LoadRuns {
             runs: vec![sample::loads()[1].runs[0].clone(); 2],
             ..sample::loads().remove(1)
@@ -528,11 +535,86 @@ mod tests {
             stall_ms: 100.0,
             seed: 1,
         };
-        let change = same.report(&judge).changes.remove(0);
+        let change = same
+            .report(&judge)
+            .changes
+            .remove(0)
+            .ms_per_char
+            .expect("whole replies");
+        assert_eq!((change.figure.value, change.verdict), (0.0, Verdict::NoDifferenceShown));
+    }
+
+    /// The sample's light load with its runs changed, judged.
+    fn changed(change: impl Fn(&mut Vec<Vec<Run>>)) -> LoadReport {
+        let mut load = sample::loads().remove(1);
+        change(&mut load.runs);
+        let names = ["a", "b"].map(str::to_owned);
+        let objectives = sample::serve_report().objectives;
+        load.report(&Judge {
+            arms: &names,
+            objectives: &objectives,
+            stall_ms: 100.0,
+            seed: 1,
+        })
+    }
+
+    #[test]
+    fn fewer_rounds_than_five_are_not_judged() {
+        let few = changed(|arms| arms.iter_mut().for_each(|rounds| rounds.truncate(4)));
+        let change = few.changes[0].e2e_p50.expect("requests");
+        assert_eq!((change.figure.ci95, change.verdict), (None, Verdict::NotJudged));
+        assert_eq!(few.arms[0].reply_bytes_per_second.ci95, None);
+        assert_eq!(few.arms[0].engine.and_then(|engine| engine.kv_mapped_peak.ci95), None);
+    }
+
+    #[test]
+    fn a_saturated_arm_has_no_changes_of_times() {
+        let drowned = changed(|arms| arms[1][2].saturated = true);
+        let change = &drowned.changes[0];
+        let times = [
+            change.ttfb_p50,
+            change.ttfb_p99,
+            change.e2e_p50,
+            change.e2e_p99,
+            change.ms_per_char,
+        ];
+        assert!(times.iter().all(Option::is_none), "{times:?}");
+        assert!(change.reply_bytes_per_second.is_some());
+    }
+
+    #[test]
+    fn nothing_served_has_no_mean_and_no_change() {
+        let nothing = changed(|arms| {
+            for record in arms[0].iter_mut().flat_map(|run| &mut run.records) {
+                (record.outcome, record.reply_chars, record.reply_tokens) = (Outcome::Failed, 0, 0);
+                record.pieces.clear();
+            }
+        });
+        let arm = &nothing.arms[0];
+        assert!(arm.ttfb.mean.is_none() && arm.ms_per_char.mean.is_none() && arm.itl.mean.is_none());
+        assert!(arm.longest_gap.is_none());
+        assert_eq!(arm.goodput.value, 0.0);
+        let change = &nothing.changes[0];
+        assert!(change.goodput.is_none() && change.reply_bytes_per_second.is_none() && change.ms_per_char.is_none());
+    }
+
+    #[test]
+    fn only_what_came_whole_is_done_and_what_came_late_is_late() {
+        let mut runs = sample::loads().remove(1).runs.remove(0);
+        let before = detail("a", &runs);
+        let records = &mut runs[0].records;
+        (records[0].outcome, records[1].outcome) = (Outcome::Unfinished, Outcome::Abandoned);
+        records[2].outcome = Outcome::Failed;
+        records[2].pieces.clear();
+        let (first_byte, ended) = (records[1].pieces[0].at, records[2].ended);
+        let after = detail("a", &runs);
+        assert_eq!(after.e2e.values.len(), before.e2e.values.len() - 3);
         assert_eq!(
-            (change.ms_per_char.figure.value, change.ms_per_char.verdict),
-            (0.0, Verdict::NoDifferenceShown)
+            after.e2e_of,
+            before.e2e_of - 1,
+            "what the client left was not waited for"
         );
+        assert_eq!(after.first_byte.values[1..3], [first_byte, ended]);
     }
 
     #[test]
@@ -541,7 +623,9 @@ mod tests {
         let arm = &report.loads[1].arms[0];
         assert_eq!(arm.requests.sent, arm.requests.complete);
         assert!(
-            (arm.itl.mean.value - 1e3 * sample::ALONE[0] / 100.0).abs() < 0.2,
+            arm.itl
+                .mean
+                .is_some_and(|mean| (mean.value - 1e3 * sample::ALONE[0] / 100.0).abs() < 0.2),
             "{:?}",
             arm.itl.mean
         );

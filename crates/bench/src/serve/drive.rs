@@ -76,7 +76,9 @@ impl Driver<'_> {
                     return;
                 }
             }
-            let wait = next.map_or(NAP, |at| NAP.min(Duration::from_secs_f64((at - self.now()).max(0.0))));
+            let wait = next.map_or(NAP, |at| {
+                Duration::from_secs_f64((at - self.now()).clamp(0.0, NAP.as_secs_f64()))
+            });
             if !self.listen(wait) {
                 return;
             }

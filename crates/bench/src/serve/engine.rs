@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, Request, RequestId};
-use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
 use fused_model::{Gpt2, ModelError};
 use patchtok::PatchTokenizer;
 
@@ -29,23 +29,25 @@ pub struct Limits {
     pub kept_prefixes: usize,
 }
 
-/// An arm that serves.
+/// An arm that serves. Every run has a store of its own, so that none shows memory that an earlier one left mapped.
 #[derive(Debug)]
 pub struct EngineTarget<'a> {
     arm: Arm,
     model: Gpt2,
     tokenizer: &'a PatchTokenizer,
-    store: Box<dyn KvStore>,
+    geometry: KvGeometry,
+    kv_budget: usize,
     config: EngineConfig,
 }
 
 impl<'a> EngineTarget<'a> {
-    /// The arm with a store of its own. A static store has as many places as the budget pays for; the others have a place
-    /// for every request of a batch and every kept prefix, and map memory as they need it.
+    /// The arm. A static store has as many places as the budget pays for; the others have a place for every request of a
+    /// batch and every kept prefix, and map memory as they need it.
     ///
     /// # Errors
     ///
-    /// [`BenchError::Input`] when the budget does not hold one longest sequence of the static store; what the store says.
+    /// [`BenchError::Input`] when the budget does not hold one longest sequence of the static store; what the store says, of
+    /// which one is made to see.
     pub fn new(arm: Arm, subject: &'a Subject, limits: Limits) -> Result<Self, BenchError> {
         let config = subject.model.config();
         let longest = config.n_positions * config.kv_geometry(1).token_bytes();
@@ -62,17 +64,12 @@ impl<'a> EngineTarget<'a> {
             KvChoice::Static => wanted.min(static_places),
             KvChoice::Paged | KvChoice::Virtual => wanted,
         };
-        let geometry = &config.kv_geometry(places);
-        let store: Result<Box<dyn KvStore>, _> = match arm.kv_store {
-            KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
-            KvChoice::Paged => PagedKv::with_budget(geometry, limits.kv_budget).map(|kv| Box::new(kv) as _),
-            KvChoice::Virtual => VirtualKv::new(geometry, FRAME_BYTES, limits.kv_budget).map(|kv| Box::new(kv) as _),
-        };
-        Ok(Self {
+        let target = Self {
             arm,
             model: subject.model.clone(),
             tokenizer: &subject.tokenizer,
-            store: store.map_err(ModelError::from)?,
+            geometry: config.kv_geometry(places),
+            kv_budget: limits.kv_budget,
             config: EngineConfig {
                 max_batch: limits.max_batch.min(places),
                 // What waits is for the load generator to judge.
@@ -80,7 +77,19 @@ impl<'a> EngineTarget<'a> {
                 kept_prefixes: limits.kept_prefixes.min(places - limits.max_batch.min(places)),
                 ..EngineConfig::default()
             },
-        })
+        };
+        target.store()?;
+        Ok(target)
+    }
+
+    fn store(&self) -> Result<Box<dyn KvStore>, BenchError> {
+        let (geometry, budget) = (&self.geometry, self.kv_budget);
+        let store: Result<Box<dyn KvStore>, _> = match self.arm.kv_store {
+            KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
+            KvChoice::Paged => PagedKv::with_budget(geometry, budget).map(|kv| Box::new(kv) as _),
+            KvChoice::Virtual => VirtualKv::new(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
+        };
+        Ok(store.map_err(ModelError::from)?)
     }
 
     /// Most requests decoded together.
@@ -105,7 +114,8 @@ impl Target for EngineTarget<'_> {
         let (send, jobs) = mpsc::channel();
         let (tell, heard) = mpsc::channel();
         let (config, tokenizer) = (self.config, self.tokenizer);
-        let (model, store) = (&mut self.model, &mut self.store);
+        let mut store = self.store()?;
+        let model = &mut self.model;
         thread::scope(|scope| {
             let desk = thread::Builder::new().name("engine".to_owned()).spawn_scoped(
                 scope,

@@ -28,7 +28,7 @@ use crate::output::{self, Output};
 use crate::plots::single;
 use crate::progress::Stage;
 use crate::report::{Change, Figure, NotMeasured, Unit};
-use crate::stats::{Wanted, bootstrap, mean, percent_change};
+use crate::stats::{Wanted, bootstrap_rounds, mean, percent_or_infinite};
 use crate::workload::{Text, Workload};
 use arrivals::Schedule;
 use assemble::{Judge, LoadRuns};
@@ -39,7 +39,7 @@ use record::{Outcome, RequestLine};
 use report::{Detail, LoadKind, MaxRate, Probe, SCHEMA, ServeInputs, ServeReport, ServedArm, TraceInput};
 use search::Search;
 use target::Target;
-use trace::Replay;
+use trace::{Replay, Scaling};
 
 /// Name of the report's file.
 pub const REPORT_FILE: &str = "serve_results.json";
@@ -76,16 +76,16 @@ impl Plan {
     fn of(args: &ServeArgs) -> Self {
         let plan = if args.quick {
             Self {
-                seconds: 2.5,
-                rounds: 2,
-                at_once: (4 * args.max_batch).min(40),
-                multiples: &[0.5, 0.8, 1.1, 1.4],
+                seconds: 1.3,
+                rounds: 5,
+                at_once: (4 * args.max_batch).min(32),
+                multiples: &[0.5, 0.9, 1.3],
                 grace: 5.0,
             }
         } else {
             Self {
-                seconds: 20.0,
-                rounds: 3,
+                seconds: 12.0,
+                rounds: 5,
                 at_once: 4 * args.max_batch,
                 multiples: &[0.4, 0.6, 0.8, 1.0, 1.2, 1.5],
                 grace: 30.0,
@@ -249,16 +249,13 @@ fn texts(
     let sample: String = pages.texts.iter().take(50).map(String::as_str).collect();
     let bytes_per_token = sample.len() as f64 / loaded.base.tokenizer.encode(&sample).len() as f64;
     let most = loaded.context() as f64 * bytes_per_token;
-    let mut replay = trace::replay(
-        &entries,
-        pages,
+    let scaling = Scaling {
         bytes_per_token,
-        args.trace_scale,
-        most,
-        args.seed,
-        fits,
-    )?;
-    replay.at.iter_mut().for_each(|at| *at /= args.trace_speed);
+        scale: args.trace_scale,
+        most_bytes: most,
+        speed: args.trace_speed,
+    };
+    let replay = trace::replay(&entries, pages, scaling, args.seed, fits)?;
     Ok((replay.texts.clone(), Some(replay)))
 }
 
@@ -293,7 +290,11 @@ fn full(args: &ServeArgs, plan: &Plan) -> Load {
             clients: None,
             schedule: Schedule::At(vec![0.0; plan.at_once]),
         },
-        false => closed(BUSY_CLIENTS, plan.seconds),
+        // Not the name of the load with as many of --clients.
+        false => Load {
+            name: format!("{BUSY_CLIENTS} clients to begin with"),
+            ..closed(BUSY_CLIENTS, plan.seconds)
+        },
     }
 }
 
@@ -445,6 +446,7 @@ impl Fleet<'_> {
         let stage = Stage::new("highest rate", plan.rounds);
         let mut probes: Vec<Vec<Probe>> = vec![Vec::new(); self.targets.len()];
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); self.targets.len()];
+        let mut given_up = vec![0; self.targets.len()];
         for round in 0..plan.rounds {
             let mut searches = vec![Search::from(two_digits(start)); self.targets.len()];
             let seed = args.seed.wrapping_add(1_000 + round as u64);
@@ -471,23 +473,25 @@ impl Fleet<'_> {
                     });
                 }
             }
-            for (found, search) in found.iter_mut().zip(&searches) {
-                found.push(search.passed());
+            for (arm, search) in searches.iter().enumerate() {
+                found[arm].push(search.passed());
+                given_up[arm] += usize::from(search.was_given_up());
             }
             stage.step();
         }
         let of = |arm: usize, drawn: &[usize]| mean(&drawn.iter().map(|&round| found[arm][round]).collect::<Vec<_>>());
         let all: Vec<usize> = (0..plan.rounds).collect();
         let rates = probes.into_iter().enumerate().map(|(arm, probes)| {
-            let change = |drawn: &[usize]| percent_change(of(0, drawn), of(arm, drawn));
+            let change = |drawn: &[usize]| percent_or_infinite(of(0, drawn), of(arm, drawn));
+            let over_rounds = |of: &dyn Fn(&[usize]) -> f64| bootstrap_rounds(plan.rounds, judge.seed, of);
+            let comparable = arm > 0 && given_up[0] + given_up[arm] == 0;
             MaxRate {
                 arm: judge.arms[arm].clone(),
                 rate: Figure::measured(of(arm, &all), Unit::RequestsPerSecond)
-                    .with_interval(bootstrap(plan.rounds, judge.seed, |drawn| of(arm, drawn)), plan.rounds),
-                change: (arm > 0).then(|| {
-                    let interval = bootstrap(plan.rounds, judge.seed, change);
-                    Change::percent(change(&all), interval, plan.rounds, Wanted::Higher)
-                }),
+                    .with_interval(over_rounds(&|drawn| of(arm, drawn)), plan.rounds),
+                abandoned_searches: given_up[arm],
+                change: comparable
+                    .then(|| Change::percent(change(&all), over_rounds(&change), plan.rounds, Wanted::Higher)),
                 probes,
             }
         });
@@ -536,7 +540,8 @@ fn inputs(
         rounds: plan.rounds,
         stall: Figure::computed(args.stall, Unit::Milliseconds),
         abandon_every: args.abandon_every,
-        order: "one warm-up; then, load by load, arms take turns in an order that is reversed every other turn",
+        order: "one warm-up; then, load by load, arms take turns in an order that is reversed every other turn; every run \
+                begins with an empty store",
     }
 }
 

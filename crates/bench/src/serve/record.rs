@@ -67,9 +67,10 @@ pub enum Measure {
     E2e,
     /// Longest silence between two pieces of text, in ms.
     Gap,
-    /// Time to the last byte divided by the characters of the reply.
+    /// Time to the last byte divided by the characters of the reply; of whole replies only.
     MsPerChar,
-    /// Time between tokens after the first, averaged over the reply, in ms. Not comparable between tokenizers.
+    /// Time between tokens after the first, averaged over the reply, in ms; of whole replies only. Not comparable between
+    /// tokenizers.
     Tpot,
 }
 
@@ -112,7 +113,8 @@ impl Record {
         self.pieces.iter().map(|piece| piece.bytes).sum()
     }
 
-    fn first_byte(&self) -> Option<f64> {
+    /// When its first text came.
+    pub fn first_byte(&self) -> Option<f64> {
         self.pieces.iter().find(|piece| piece.bytes > 0).map(|piece| piece.at)
     }
 
@@ -134,9 +136,13 @@ impl Record {
     }
 
     /// The quantity, for a request that was served or cut off by the end of the run. For the latter it is at least what is
-    /// returned: the request had waited that long. `None` for other outcomes, and where there is nothing to measure.
+    /// returned: the request had waited that long. `None` for other outcomes, for averages over a reply that is not whole, and
+    /// where there is nothing to measure.
     pub fn measure(&self, on: Measure) -> Option<f64> {
         if !matches!(self.outcome, Outcome::Complete | Outcome::Unfinished) {
+            return None;
+        }
+        if matches!(on, Measure::MsPerChar | Measure::Tpot) && self.outcome != Outcome::Complete {
             return None;
         }
         let since = |at: f64| 1e3 * (at - self.scheduled);
@@ -303,6 +309,8 @@ pub(crate) mod tests {
     fn a_request_cut_off_has_waited_at_least_until_the_end() {
         let mut record = record();
         record.outcome = Outcome::Unfinished;
+        let averages = [Measure::MsPerChar, Measure::Tpot].map(|on| record.measure(on));
+        assert_eq!(averages, [None; 2], "half a reply has no average");
         record.pieces.clear();
         record.reply_chars = 0;
         record.ended = 9.0;

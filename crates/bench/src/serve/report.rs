@@ -159,16 +159,16 @@ pub struct ArmLoad {
     pub ttfb: Latency,
     /// Time to the last byte.
     pub e2e: Latency,
-    /// Time to the last byte divided by the characters of the reply.
+    /// Time to the last byte divided by the characters of the reply; complete requests only.
     pub ms_per_char: Latency,
-    /// Time between tokens after the first, averaged over a reply; not comparable between tokenizers.
+    /// Time between tokens after the first, averaged over a reply; complete requests only, not comparable between tokenizers.
     pub tpot: Latency,
     /// Time from one token to the next, over all tokens; not comparable between tokenizers.
     pub itl: Latency,
     /// Silences longer than `stall`, for each request.
     pub stalls_per_text: Figure,
-    /// The longest silence within a reply.
-    pub longest_gap: Figure,
+    /// The longest silence within a reply; absent where no reply had two pieces.
+    pub longest_gap: Option<Figure>,
     /// What the engine said; absent for servers.
     pub engine: Option<EngineLoad>,
 }
@@ -194,8 +194,8 @@ pub struct Outcomes {
 /// lie beyond it.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Latency {
-    /// Mean.
-    pub mean: Figure,
+    /// Mean; absent where nothing was observed.
+    pub mean: Option<Figure>,
     /// Median.
     pub p50: Option<Figure>,
     /// 90th percentile.
@@ -229,7 +229,8 @@ pub struct EngineLoad {
     pub kv_used_mean: Figure,
 }
 
-/// An arm against the first one, paired: the same requests at the same times.
+/// An arm against the first one, paired: the same requests at the same times. A change from nothing is absent, and so are
+/// changes of times where a round of either arm was saturated, since what was cut off then has no time.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmChange {
     /// Which arm.
@@ -237,9 +238,9 @@ pub struct ArmChange {
     /// The arm it is compared with.
     pub against: String,
     /// Of reply bytes a second.
-    pub reply_bytes_per_second: Change,
-    /// Of good requests a second.
-    pub goodput: Change,
+    pub reply_bytes_per_second: Option<Change>,
+    /// Of good requests a second; absent where the first arm had none.
+    pub goodput: Option<Change>,
     /// Of the median time to the first byte; absent without requests.
     pub ttfb_p50: Option<Change>,
     /// Of its 99th percentile; absent where too few requests lie beyond it.
@@ -249,7 +250,7 @@ pub struct ArmChange {
     /// Of its 99th percentile; absent where too few requests lie beyond it.
     pub e2e_p99: Option<Change>,
     /// Of the mean time per character.
-    pub ms_per_char: Change,
+    pub ms_per_char: Option<Change>,
     /// Of the most documents at once; only where all requests come at once, and absent for servers.
     pub documents_peak: Option<Change>,
     /// Of the physical KV memory where it was largest; absent for servers.
@@ -263,7 +264,10 @@ pub struct MaxRate {
     pub arm: String,
     /// The highest rate that passed; the mean of the rounds.
     pub rate: Figure,
-    /// Against the first arm.
+    /// Rounds whose search was given up before a rate that passed and one that failed were close to each other. The rate is
+    /// then less sure than its interval says.
+    pub abandoned_searches: usize,
+    /// Against the first arm; absent where a search of either was given up.
     pub change: Option<Change>,
     /// Every rate that was tried.
     pub probes: Vec<Probe>,
@@ -298,13 +302,15 @@ pub struct Detail {
 pub struct ArmDetail {
     /// Which arm.
     pub arm: String,
-    /// Time to the last byte of every request of all rounds.
+    /// Time to the last byte of every complete request of all rounds.
     pub e2e: Series,
+    /// Of how many requests these are the complete ones; those that the client left are not counted.
+    pub e2e_of: usize,
     /// Time to the first byte of every request of all rounds.
     pub ttfb: Series,
     /// Requests of the first round: when they were scheduled.
     pub scheduled: Series,
-    /// When their first byte came, or when the run ended.
+    /// When their first byte came, or when they ended without one.
     pub first_byte: Series,
     /// When they ended.
     pub ended: Series,

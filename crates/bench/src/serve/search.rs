@@ -27,11 +27,7 @@ impl Search {
 
     /// The rate to try next; `None` when it has been found, or after 12 probes.
     pub fn rate(&self) -> Option<f64> {
-        let found = self
-            .passed
-            .zip(self.failed)
-            .is_some_and(|(low, high)| high <= low * CLOSE);
-        (!found && self.probes < MOST_PROBES).then_some(self.next)
+        (!self.is_found() && self.probes < MOST_PROBES).then_some(self.next)
     }
 
     /// Whether the rate passed. Rates double or halve until one passes and one fails, then the geometric mean is tried.
@@ -46,6 +42,17 @@ impl Search {
             (Some(low), None) => 2.0 * low,
             (None, _) => self.next / 2.0,
         };
+    }
+
+    /// Whether it ended before it had found the rate.
+    pub fn was_given_up(&self) -> bool {
+        self.rate().is_none() && !self.is_found()
+    }
+
+    fn is_found(&self) -> bool {
+        self.passed
+            .zip(self.failed)
+            .is_some_and(|(low, high)| high <= low * CLOSE)
     }
 
     /// The highest rate that passed, 0 if none has.
@@ -78,7 +85,7 @@ mod tests {
             let high = found.failed().expect("a rate fails");
             assert!(found.passed() <= limit && high > limit, "{found:?}");
             assert!(high / found.passed() <= CLOSE, "{found:?}");
-            assert!(found.probes <= MOST_PROBES);
+            assert!(found.probes <= MOST_PROBES && !found.was_given_up());
         }
     }
 
@@ -87,5 +94,6 @@ mod tests {
         assert_eq!(search(10.0, 0.0).passed(), 0.0);
         let never = search(10.0, f64::INFINITY);
         assert_eq!((never.failed(), never.probes), (None, MOST_PROBES));
+        assert!(never.was_given_up() && !Search::from(10.0).was_given_up());
     }
 }

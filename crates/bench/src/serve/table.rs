@@ -1,8 +1,8 @@
 //! The report as a table to read in a terminal.
 
-use super::report::{ArmLoad, Latency, LoadReport, ServeReport};
-use crate::plots::{number, signed_percent};
-use crate::report::{Change, Figure};
+use super::report::{ArmLoad, Latency, LoadReport, MaxRate, ServeReport};
+use crate::report::Figure;
+use crate::words::{judged, number, or_dash, with_interval};
 
 const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
 
@@ -83,12 +83,12 @@ fn load(load: &LoadReport) -> Vec<String> {
     lines.extend(load.arms.iter().map(arm));
     for change in &load.changes {
         let pairs = [
-            ("bytes/s", Some(&change.reply_bytes_per_second)),
-            ("good/s", Some(&change.goodput)),
+            ("bytes/s", change.reply_bytes_per_second.as_ref()),
+            ("good/s", change.goodput.as_ref()),
             ("1st byte p50", change.ttfb_p50.as_ref()),
             ("p99", change.ttfb_p99.as_ref()),
             ("last byte p50", change.e2e_p50.as_ref()),
-            ("ms/char", Some(&change.ms_per_char)),
+            ("ms/char", change.ms_per_char.as_ref()),
             ("documents", change.documents_peak.as_ref()),
             ("KV", change.kv_mapped_peak.as_ref()),
         ];
@@ -104,12 +104,10 @@ fn load(load: &LoadReport) -> Vec<String> {
 
 fn arm(arm: &ArmLoad) -> String {
     let quantiles = |latency: &Latency, digits| {
-        let show =
-            |figure: Option<Figure>| figure.map_or_else(|| "-".to_owned(), |figure| number(figure.value, digits));
+        let show = |figure: Option<Figure>| or_dash(figure, |figure| number(figure.value, digits));
         format!("{} {:>8}", show(latency.p50), show(latency.p99))
     };
-    let engine =
-        |of: &dyn Fn(&super::report::EngineLoad) -> String| arm.engine.as_ref().map_or_else(|| "-".to_owned(), of);
+    let engine = |of: &dyn Fn(&super::report::EngineLoad) -> String| or_dash(arm.engine.as_ref(), of);
     let mut name = arm.arm.clone();
     if arm.saturated_rounds > 0 {
         name.push_str(" (saturated)");
@@ -128,36 +126,33 @@ fn arm(arm: &ArmLoad) -> String {
         number(arm.good_share.value, 0),
         quantiles(&arm.ttfb, 0),
         quantiles(&arm.e2e, 0),
-        number(arm.ms_per_char.mean.value, 2),
+        or_dash(arm.ms_per_char.mean, |mean| number(mean.value, 2)),
         engine(&|engine| number(engine.documents_peak.value, 0)),
         engine(&|engine| number(engine.kv_mapped_peak.value * PER_MIB, 1)),
         engine(&|engine| number(engine.preemptions.value, 1)),
     )
 }
 
-fn with_interval(figure: &Figure) -> String {
-    let interval = figure.ci95.map_or_else(String::new, |i| {
-        format!(" [{}, {}]", number(i.low, 1), number(i.high, 1))
-    });
-    format!("{}{interval}", signed_percent(figure.value))
-}
-
-fn judged(change: &Change) -> String {
-    format!("{} {}", with_interval(&change.figure), change.verdict.words())
+/// What is to be said of searches that did not end.
+pub(crate) fn given_up(found: &MaxRate) -> String {
+    match found.abandoned_searches {
+        0 => String::new(),
+        rounds => format!(
+            "   {rounds} of {} searches given up before the rate was found",
+            found.rate.n.unwrap_or(rounds)
+        ),
+    }
 }
 
 fn max_rates(report: &ServeReport) -> Vec<String> {
     let mut lines = vec!["highest rate at which 90% of the requests are good, requests/s".to_owned()];
     lines.extend(report.max_rates.iter().map(|found| {
-        let interval = found
-            .rate
-            .ci95
-            .map_or_else(String::new, |i| format!(" [{:.1}, {:.1}]", i.low, i.high));
         let change = found
             .change
             .as_ref()
             .map_or_else(String::new, |change| format!("   {}", judged(change)));
-        format!("  {:16} {:.1}{interval}{change}", found.arm, found.rate.value)
+        let rate = with_interval(&found.rate, 1);
+        format!("  {:16} {rate}{change}{}", found.arm, given_up(found))
     }));
     lines
 }

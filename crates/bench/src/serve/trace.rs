@@ -19,6 +19,12 @@ use crate::workload::{Pages, Text, boundary};
 const BLOCK_TOKENS: f64 = 512.0;
 /// No prompt and no reply is shorter than this.
 const MIN_BYTES: usize = 8;
+/// Longest trace, in seconds.
+const MOST_SECONDS: f64 = 1e7;
+/// Most text of all requests of a trace, in bytes.
+const MOST_BYTES: f64 = (1_u64 << 30) as f64;
+/// A request with more text than this multiple of what fits the model is brought down to it before it is tried.
+const HOPELESS: f64 = 8.0;
 
 /// A request of a trace.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +43,8 @@ pub struct Entry {
 ///
 /// # Errors
 ///
-/// [`BenchError::Input`] with the line that is not of either format.
+/// [`BenchError::Input`] with the line that is not of either format, and for a trace that is empty or longer than 10,000,000
+/// seconds.
 pub fn read(path: &Path) -> Result<Vec<Entry>, BenchError> {
     let fail = |why: String| BenchError::Input(format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
@@ -46,6 +53,12 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, BenchError> {
     let first = entries.first().map(|entry| entry.at);
     let first = first.ok_or_else(|| fail("the trace has no requests".to_owned()))?;
     entries.iter_mut().for_each(|entry| entry.at -= first);
+    let lasts = entries.last().map_or(0.0, |entry| entry.at);
+    if lasts > MOST_SECONDS {
+        return Err(fail(format!(
+            "the trace lasts {lasts:.0} s; at most {MOST_SECONDS:.0} can be replayed"
+        )));
+    }
     Ok(entries)
 }
 
@@ -76,6 +89,10 @@ fn mooncake(line: &str) -> Result<Entry, String> {
         hash_ids: Vec<u64>,
     }
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    // Of larger numbers the difference between two times is lost.
+    if line.timestamp.abs() > 1e15 {
+        return Err(format!("timestamp {} is no time in milliseconds", line.timestamp));
+    }
     Ok(Entry {
         at: line.timestamp / 1e3,
         prompt_tokens: f64::from(line.input_length),
@@ -114,7 +131,15 @@ fn seconds(stamp: &str) -> Result<f64, String> {
         numbers.ok()?.try_into().ok()
     };
     let ([year, month, day], [hour, minute, second]) = numbers(date, '-').zip(numbers(time, ':')).ok_or_else(wrong)?;
-    if !(1.0..=9999.0).contains(&year) || !(1.0..=12.0).contains(&month) {
+    let limits = [
+        (year, 1.0..10_000.0),
+        (month, 1.0..13.0),
+        (day, 1.0..32.0),
+        (hour, 0.0..24.0),
+        (minute, 0.0..60.0),
+        (second, 0.0..61.0),
+    ];
+    if limits.iter().any(|(value, range)| !range.contains(value)) {
         return Err(wrong());
     }
     // Days of the proleptic Gregorian calendar, with years that begin in March.
@@ -141,22 +166,42 @@ pub struct Replay {
     pub shortened: usize,
 }
 
-/// Gives the entries text from the pages: `bytes_per_token` bytes of it for each token, times `scale`, or, without one, 1 or
-/// the factor with which 99% of the entries have at most `most_bytes` of prompt and reply. A request that `fits` refuses is
-/// shortened, prompt and reply alike.
+/// How lengths and times of a trace become text and a schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaling {
+    /// Bytes of text for a token of the trace.
+    pub bytes_per_token: f64,
+    /// Factor of the lengths; without one, 1 or the factor with which 99% of the entries have at most `most_bytes`.
+    pub scale: Option<f64>,
+    /// About how many bytes of prompt and reply the model takes.
+    pub most_bytes: f64,
+    /// How many times faster than recorded.
+    pub speed: f64,
+}
+
+/// Gives the entries text from the pages, as `scaling` says. A request that `fits` refuses is shortened, prompt and reply
+/// alike.
 ///
 /// # Errors
 ///
-/// [`BenchError::Input`] when the pages have too little text.
+/// [`BenchError::Input`] when there are no entries, the pages have too little text, or times or texts come out longer than
+/// what can be replayed.
 pub fn replay(
     entries: &[Entry],
     pages: &Pages,
-    bytes_per_token: f64,
-    scale: Option<f64>,
-    most_bytes: f64,
+    scaling: Scaling,
     seed: u64,
     fits: impl Fn(&Text) -> bool,
 ) -> Result<Replay, BenchError> {
+    let at: Vec<f64> = entries.iter().map(|entry| entry.at / scaling.speed).collect();
+    let last = at.last().copied();
+    let last = last.ok_or_else(|| BenchError::Input("the trace has no requests".to_owned()))?;
+    if !(0.0..=MOST_SECONDS).contains(&last) {
+        return Err(BenchError::Input(format!(
+            "with --trace-speed {} the trace lasts {last:.0} s; at most {MOST_SECONDS:.0} can be replayed",
+            scaling.speed
+        )));
+    }
     let source = pages.texts.join("\n");
     if source.len() < 64 * MIN_BYTES {
         return Err(BenchError::Input(format!(
@@ -169,14 +214,29 @@ pub fn replay(
         .iter()
         .map(|entry| entry.prompt_tokens + entry.reply_tokens)
         .collect();
-    let scale = scale.unwrap_or_else(|| (most_bytes / (quantile(&whole, 0.99) * bytes_per_token)).min(1.0));
-    let bytes_per_token = bytes_per_token * scale;
+    let longest = quantile(&whole, 0.99) * scaling.bytes_per_token;
+    let scale = scaling.scale.unwrap_or_else(|| (scaling.most_bytes / longest).min(1.0));
+    let bytes_per_token = scaling.bytes_per_token * scale;
+    // What is longer is cut down before any text is made of it.
+    let share_at_most = |whole: f64| (HOPELESS * scaling.most_bytes / (whole * bytes_per_token)).min(1.0);
+    let bytes: f64 = whole
+        .iter()
+        .map(|&tokens| tokens * bytes_per_token * share_at_most(tokens))
+        .sum();
+    if !bytes_per_token.is_finite() || bytes.is_nan() || bytes > MOST_BYTES {
+        return Err(BenchError::Input(format!(
+            "the texts of {} requests would have {bytes:.0} bytes; at most {MOST_BYTES:.0}: take less of the trace with --seconds, \
+             or shorter texts with --trace-scale",
+            entries.len()
+        )));
+    }
     let mut rng = Rng::new(seed);
     let mut shortened = 0;
     let mut texts = Vec::with_capacity(entries.len());
     for entry in entries {
         let place = rng.below(source.len());
-        let mut share = 1.0;
+        let most = share_at_most(entry.prompt_tokens + entry.reply_tokens);
+        let mut share = most;
         let text = loop {
             let bytes = |tokens: f64| ((tokens * bytes_per_token * share) as usize).max(MIN_BYTES);
             let prompt = prompt(
@@ -192,7 +252,7 @@ pub fn replay(
             if fits(&text) {
                 break text;
             }
-            if share < 1e-3 {
+            if share < 1e-3 * most {
                 return Err(BenchError::Input("no text of a few bytes fits the model".to_owned()));
             }
             share *= 0.9;
@@ -201,7 +261,7 @@ pub fn replay(
         texts.push(text);
     }
     Ok(Replay {
-        at: entries.iter().map(|entry| entry.at).collect(),
+        at,
         texts,
         bytes_per_token,
         shortened,
@@ -212,7 +272,8 @@ pub fn replay(
 fn prompt(source: &str, place: usize, blocks: &[u64], bytes: usize, block_bytes: f64) -> String {
     let mut prompt = String::with_capacity(bytes);
     for &block in blocks {
-        let left = bytes - prompt.len();
+        // A first character may be longer than what was left.
+        let left = bytes.saturating_sub(prompt.len());
         if left == 0 {
             break;
         }
@@ -255,6 +316,15 @@ mod tests {
         2023-11-17 00:00:00.0,10,1\n";
     const MOONCAKE: &str = "{\"timestamp\": 3000, \"input_length\": 1000, \"output_length\": 52, \"hash_ids\": [46, 47]}\n\
         {\"timestamp\": 1500, \"input_length\": 600, \"output_length\": 26, \"hash_ids\": [46, 48]}\n";
+
+    fn scaling(scale: Option<f64>, most_bytes: f64) -> Scaling {
+        Scaling {
+            bytes_per_token: 3.0,
+            scale,
+            most_bytes,
+            speed: 1.0,
+        }
+    }
 
     fn pages() -> Pages {
         let page = |p: usize| (0..400).map(|i| format!("é{p}w{i} ")).collect();
@@ -304,6 +374,20 @@ mod tests {
             ("yesterday,1,2", "no time like"),
             ("\n{\"timestamp\": 1}", "line 2"),
             ("2023-13-16 18:15:46.5,3,4", "no time like"),
+            ("2023-11-16 inf:15:46.5,3,4", "no time like"),
+            ("2023-11-1e300 18:15:46.5,3,4", "no time like"),
+            ("2023-11-16 18:15:NaN,3,4", "no time like"),
+            ("2023-11-16 18:15:46.5,-3,4", "-3"),
+            ("2023-11-16 18:15:46.5,99999999999,4", "99999999999"),
+            ("0001-01-01 00:00:00,3,4\n9999-12-31 00:00:00,3,4", "at most 10000000"),
+            (
+                "{\"timestamp\": 1e300, \"input_length\": 1, \"output_length\": 1}",
+                "no time in milliseconds",
+            ),
+            (
+                "{\"timestamp\": 1, \"input_length\": -1, \"output_length\": 1}",
+                "line 1",
+            ),
         ] {
             let (_folder, path) = file(content);
             let error = read(&path).expect_err(content).to_string();
@@ -316,7 +400,7 @@ mod tests {
     fn lengths_become_bytes_and_equal_blocks_equal_text() {
         let (_folder, path) = file(MOONCAKE);
         let entries = read(&path).expect("reads");
-        let replay = replay(&entries, &pages(), 3.0, Some(0.5), 1e9, 1, |_| true).expect("replays");
+        let replay = replay(&entries, &pages(), scaling(Some(0.5), 1e9), 1, |_| true).expect("replays");
         assert_eq!((replay.bytes_per_token, replay.shortened), (1.5, 0));
         let [first, second] = &replay.texts[..] else {
             panic!("two requests")
@@ -339,10 +423,45 @@ mod tests {
         let (_folder, path) = file(AZURE);
         let entries = read(&path).expect("reads");
         let fits = |text: &Text| text.prompt.len() + text.reply.len() <= 600;
-        let by_scale = replay(&entries, &pages(), 3.0, None, 600.0, 1, fits).expect("replays");
+        let by_scale = replay(&entries, &pages(), scaling(None, 600.0), 1, fits).expect("replays");
         assert!(by_scale.bytes_per_token < 1.5 && by_scale.texts.iter().all(fits));
-        let by_force = replay(&entries, &pages(), 3.0, Some(1.0), 600.0, 1, fits).expect("replays");
+        let by_force = replay(&entries, &pages(), scaling(Some(1.0), 600.0), 1, fits).expect("replays");
         assert!(by_force.texts.iter().all(fits) && by_force.shortened == 2);
-        assert!(replay(&entries, &pages(), 3.0, None, 600.0, 1, |_| false).is_err());
+        assert!(replay(&entries, &pages(), scaling(None, 600.0), 1, |_| false).is_err());
+    }
+
+    #[test]
+    fn lengths_and_speeds_beyond_all_measure_are_cut_down_or_refused() {
+        let entry = |at, tokens| Entry {
+            at,
+            prompt_tokens: tokens,
+            reply_tokens: tokens,
+            blocks: vec![7; 3],
+        };
+        let fits = |text: &Text| text.prompt.len() + text.reply.len() <= 600;
+        let most = f64::from(u32::MAX);
+        let with = |entries: &[Entry], scaling| replay(entries, &pages(), scaling, 1, fits);
+        // Twelve gigabytes of prompt and as many of reply, if they were made.
+        let cut = with(&[entry(0.0, most)], scaling(Some(1.0), 600.0)).expect("is cut down");
+        assert!(cut.shortened == 1 && fits(&cut.texts[0]));
+        assert!(with(&[entry(0.0, 0.0)], scaling(None, 600.0)).is_ok_and(|replay| fits(&replay.texts[0])));
+        let error = |entries: &[Entry], scaling| with(entries, scaling).expect_err("beyond all measure").to_string();
+        assert!(error(&[], scaling(None, 600.0)).contains("no requests"));
+        let slow = Scaling {
+            speed: 1e-300,
+            ..scaling(None, 600.0)
+        };
+        assert!(error(&[entry(0.0, 9.0), entry(1.0, 9.0)], slow).contains("--trace-speed"));
+        let many = vec![entry(0.0, most); 300_000];
+        assert!(error(&many, scaling(Some(1.0), 600.0)).contains("--trace-scale"));
+        assert!(error(&[entry(0.0, 9.0)], scaling(Some(f64::MAX), f64::MAX)).contains("--trace-scale"));
+    }
+
+    #[test]
+    fn a_character_longer_than_what_is_left_is_no_underflow() {
+        let source = "\u{10348}".repeat(50);
+        for bytes in 1..40 {
+            assert!(!prompt(&source, 5, &[1, 2, 3], bytes, 9.0).is_empty());
+        }
     }
 }
