@@ -30,6 +30,14 @@ fn default_true() -> bool {
     true
 }
 
+/// Refuses sizes of a model that are zero or above their limit, by name.
+pub(crate) fn check_sizes<const N: usize>(sizes: [(&str, usize, usize); N]) -> Result<(), String> {
+    match sizes.into_iter().find(|&(_, value, limit)| value == 0 || value > limit) {
+        Some((name, value, limit)) => Err(format!("{name} is {value}; it must be between 1 and {limit}")),
+        None => Ok(()),
+    }
+}
+
 /// Shape and switches of a GPT-2 model, under the names `config.json` uses.
 ///
 /// Keys this crate does not know (dropout rates, summary heads) are carried along unchanged in
@@ -106,14 +114,7 @@ impl Gpt2Config {
     /// GPT-2 configuration this crate can run.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        let config: Self = serde_json::from_str(&text).map_err(|error| ModelError::Config {
-            path: path.clone(),
-            why: error.to_string(),
-        })?;
+        let config: Self = crate::files::read_json(&path)?;
         config.check().map_err(|why| ModelError::Config { path, why })?;
         Ok(config)
     }
@@ -124,19 +125,14 @@ impl Gpt2Config {
         {
             return Err(format!("model_type is {kind:?}; this crate runs \"gpt2\""));
         }
-        let sizes = [
+        check_sizes([
             ("vocab_size", self.vocab_size, 1 << 24),
             ("n_positions", self.n_positions, 1 << 20),
             ("n_embd", self.n_embd, 1 << 16),
             ("n_layer", self.n_layer, 1 << 10),
             ("n_head", self.n_head, 1 << 10),
             ("n_inner", self.inner(), 1 << 18),
-        ];
-        for (name, value, limit) in sizes {
-            if value == 0 || value > limit {
-                return Err(format!("{name} is {value}; it must be between 1 and {limit}"));
-            }
-        }
+        ])?;
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(format!(
                 "n_embd {} is not a multiple of n_head {}",
@@ -151,7 +147,7 @@ impl Gpt2Config {
 
     /// Width inside the MLP.
     pub fn inner(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
     /// Shape of a KV store for up to `max_sequences` sequences of the full context.

@@ -1,9 +1,27 @@
-//! Writing files so that a reader sees the old one or the new one, never half of one.
+//! Whole files, read with errors that name them and written so that a reader sees the old one or the new one, never half.
 
 use std::io::Write;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::error::ModelError;
+
+/// The bytes of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Io {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// What a JSON file says.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    serde_json::from_slice(&read(path)?).map_err(|error| ModelError::Config {
+        path: path.to_path_buf(),
+        why: error.to_string(),
+    })
+}
 
 /// Writes `bytes` to a temporary name beside `path`, then renames it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {

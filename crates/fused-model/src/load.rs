@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::ModelError;
+use crate::files::read_json;
 use crate::gpt2::Gpt2;
 use crate::llama::Llama;
 use crate::model::{CausalLm, Options};
@@ -43,11 +44,12 @@ enum Architecture {
 
 /// What `config.json` says the directory holds: `architectures` where it names one, else `model_type`.
 fn architecture(dir: &Path) -> Result<Architecture, ModelError> {
-    let (path, config) = config(dir)?;
+    let path = dir.join("config.json");
+    let config: Value = read_json(&path)?;
     let class = config["architectures"][0].as_str();
     let kind = config["model_type"].as_str();
     match (class, kind) {
-        (Some("GPT2LMHeadModel" | "GPT2Model"), _) | (None, Some("gpt2")) => Ok(Architecture::Gpt2),
+        (Some("GPT2LMHeadModel"), _) | (None, Some("gpt2")) => Ok(Architecture::Gpt2),
         (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
         _ => {
             let why = match class.or(kind) {
@@ -66,36 +68,32 @@ fn architecture(dir: &Path) -> Result<Architecture, ModelError> {
 /// or none.
 ///
 /// # Errors
-/// [`ModelError::Io`] or [`ModelError::Config`] when neither file can be read.
+/// [`ModelError::Io`] or [`ModelError::Config`] when a file that is there cannot be read, when there is neither, or for ids
+/// that are none.
 pub fn end_ids(dir: &Path) -> Result<Vec<u32>, ModelError> {
-    let generation = read_json(&dir.join("generation_config.json"));
-    let ids = generation
-        .map(|value| value["eos_token_id"].clone())
-        .unwrap_or_default();
-    let ids = if ids.is_null() {
-        config(dir)?.1["eos_token_id"].clone()
-    } else {
-        ids
-    };
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    Ok(match &ids {
-        Value::Array(ids) => ids.iter().filter_map(id).collect(),
-        other => id(other).into_iter().collect(),
-    })
-}
-
-fn config(dir: &Path) -> Result<(std::path::PathBuf, Value), ModelError> {
-    let path = dir.join("config.json");
-    read_json(&path).map(|value| (path, value))
-}
-
-fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ModelError::Io {
-        path: path.into(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|error| ModelError::Config {
-        path: path.into(),
-        why: error.to_string(),
-    })
+    for name in ["generation_config.json", "config.json"] {
+        let path = dir.join(name);
+        let config: Value = match read_json(&path) {
+            Err(ModelError::Io { source, .. })
+                if name != "config.json" && source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                continue;
+            }
+            other => other?,
+        };
+        let ids = match &config["eos_token_id"] {
+            Value::Null => continue,
+            Value::Array(ids) => ids.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = ids.iter().map(|value| {
+            id(value).ok_or_else(|| ModelError::Config {
+                path: path.clone(),
+                why: format!("eos_token_id holds {value}, which is no id"),
+            })
+        });
+        return ids.collect();
+    }
+    Ok(Vec::new())
 }

@@ -16,6 +16,7 @@ const PAGE: usize = 2 << 20;
 const CHUNK: usize = 16 * PAGE;
 /// Where buffers begin.
 const LINE: usize = 64;
+const TOO_LARGE: &str = "more memory than addresses can hold";
 
 /// The chunk that is being filled, and the bytes of it that are taken.
 static OPEN: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
@@ -34,8 +35,10 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(bytes: usize) -> Self {
-        let size = bytes.max(CHUNK).next_multiple_of(PAGE);
-        let layout = Layout::from_size_align(size, PAGE).expect("a size that addresses can hold");
+        let layout = Layout::from_size_align(bytes.max(CHUNK), PAGE)
+            .expect(TOO_LARGE)
+            .pad_to_align();
+        let size = layout.size();
         // SAFETY: the layout is not empty.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
@@ -89,10 +92,10 @@ impl<T: Copy> Buffer<T> {
     /// The first `len` values.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When there are fewer, or when addresses cannot hold as many.
     pub(crate) fn new(len: usize, values: impl Iterator<Item = T>) -> Self {
         const { assert!(align_of::<T>() <= LINE) };
-        let (chunk, start) = take(len * size_of::<T>());
+        let (chunk, start) = take(Layout::array::<T>(len).expect(TOO_LARGE).size());
         let start = start.cast::<T>();
         let mut written = 0;
         for value in values.take(len) {
@@ -140,6 +143,12 @@ mod tests {
             assert_eq!(buffer.len(), *len);
             assert!(buffer.iter().zip(0..).all(|(&value, i)| value == i * 31 + number));
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "more memory than addresses can hold")]
+    fn a_size_that_wraps_around_is_refused() {
+        Buffer::new(usize::MAX / 8 + 2, 0u64..);
     }
 
     #[test]

@@ -43,9 +43,9 @@ impl Shard {
             source,
         };
         let file = File::open(&path).map_err(io)?;
-        // SAFETY: the mapping is read only, and nothing here changes a weight file in place: files are written aside and
-        // renamed, which leaves the mapped one whole. Another program that cuts it short ends this process by a signal, as
-        // it would any program that maps files.
+        // SAFETY: a mapped file must not change while it is mapped. This process changes none: it writes files aside and
+        // renames them, which leaves the mapped one whole. That no other process does is asked of the caller
+        // (`docs/models.md`), since no system call can promise it.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(|error| ModelError::Weights {
             path: path.clone(),
@@ -112,10 +112,9 @@ impl WeightFiles {
         } else {
             let shard = Shard::open(single)?;
             for name in shard.header.offset_keys() {
-                let place = shard.place(0, &name);
-                files
-                    .places
-                    .extend(place.map(|place| (files.short(&name).to_owned(), place)));
+                if let Some(place) = shard.place(0, &name) {
+                    files.add(&name, place)?;
+                }
             }
             files.shards.push(shard);
         }
@@ -127,12 +126,9 @@ impl WeightFiles {
         struct Index {
             weight_map: BTreeMap<String, String>,
         }
-        let text = std::fs::read_to_string(&self.path).map_err(|source| ModelError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let index = crate::files::read(&self.path)?;
         let index: Index =
-            serde_json::from_str(&text).map_err(|error| self.fault(format!("not an index of shards: {error}")))?;
+            serde_json::from_slice(&index).map_err(|error| self.fault(format!("not an index of shards: {error}")))?;
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for (name, file) in index.weight_map {
             let shard = match numbers.get(&file) {
@@ -150,9 +146,20 @@ impl WeightFiles {
             let place = self.shards[shard].place(shard, &name);
             let place =
                 place.ok_or_else(|| self.fault(format!("tensor {name} is not in {file}, which should have it")))?;
-            self.places.insert(self.short(&name).to_owned(), place);
+            self.add(&name, place)?;
         }
         Ok(())
+    }
+
+    fn add(&mut self, name: &str, place: Place) -> Result<(), ModelError> {
+        let short = self.short(name).to_owned();
+        match self.places.insert(short, place) {
+            None => Ok(()),
+            Some(_) => Err(self.fault(format!(
+                "tensor {name} is there twice, with and without the prefix {:?}: save the model again",
+                self.prefix
+            ))),
+        }
     }
 
     fn short<'n>(&self, name: &'n str) -> &'n str {

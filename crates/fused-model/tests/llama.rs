@@ -258,6 +258,43 @@ proptest! {
 }
 
 #[test]
+fn a_random_model_of_an_impossible_shape_is_refused() {
+    let good = LlamaConfig::load(&fixtures().join("grouped")).unwrap();
+    for (config, named) in [
+        (
+            LlamaConfig {
+                num_key_value_heads: 0,
+                ..good.clone()
+            },
+            "num_key_value_heads is 0",
+        ),
+        (
+            LlamaConfig {
+                head_dim: 7,
+                ..good.clone()
+            },
+            "head_dim is 7",
+        ),
+        (
+            LlamaConfig {
+                rope_theta: f64::NAN,
+                ..good.clone()
+            },
+            "rope_theta NaN",
+        ),
+    ] {
+        let refused = [
+            Llama::random(config.clone(), 1, Options::default()).map(drop),
+            ReferenceLlama::random(config, 1).map(drop),
+        ];
+        for refused in refused {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}
+
+#[test]
 fn the_kv_store_takes_the_shape_of_the_key_heads() {
     let model = Llama::load(&fixtures().join("grouped"), Options::default()).unwrap();
     let geometry = model.kv_geometry(5);

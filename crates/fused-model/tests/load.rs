@@ -51,6 +51,11 @@ fn the_architecture_decides() {
         "{error}"
     );
 
+    // A model without a head predicts nothing.
+    let headless = copy("gpt2-tiny");
+    edit(&headless.path().join("config.json"), "GPT2LMHeadModel", "GPT2Model");
+    assert!(refused(headless.path()).contains("\"GPT2Model\" is not supported"));
+
     // Without classes the type decides.
     edit(&config, "\"LlamaForSequenceClassification\"", "");
     assert!(load(dir.path(), Options::default()).is_ok());
@@ -158,6 +163,36 @@ fn shards_and_types_are_the_same_weights() {
 }
 
 #[test]
+fn a_tensor_that_is_there_twice_is_refused() {
+    let dir = copy("gpt2-tiny");
+    let path = dir.path().join("model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let whole = SafeTensors::deserialize(&whole).unwrap();
+    let mut tensors: Vec<_> = whole.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    let name = "transformer.wte.weight";
+    tensors.push(("wte.weight".into(), whole.tensor(name).unwrap()));
+    std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let error = refused(dir.path());
+    assert!(error.contains("wte.weight is there twice"), "{error}");
+}
+
+#[test]
+fn sizes_that_no_machine_has_are_refused_by_name() {
+    let dir = copy("gpt2-tiny");
+    for (from, to, named) in [
+        (
+            "\"n_embd\": 32",
+            "\"n_embd\": 9223372036854775808",
+            "n_embd is 9223372036854775808",
+        ),
+        ("\"n_embd\": 9223372036854775808", "\"n_embd\": 0", "n_embd is 0"),
+    ] {
+        edit(&dir.path().join("config.json"), from, to);
+        assert!(refused(dir.path()).contains(named));
+    }
+}
+
+#[test]
 fn every_wrong_tensor_is_named_with_both_shapes() {
     let dir = copy("llama-tiny/grouped");
     let config = dir.path().join("config.json");
@@ -195,6 +230,18 @@ fn ids_that_end_a_text() {
     let generation = dir.path().join("generation_config.json");
     std::fs::write(&generation, "{\"eos_token_id\": [7, 8]}").unwrap();
     assert_eq!(end_ids(dir.path()).unwrap(), [7, 8]);
+    for (damaged, named) in [
+        ("{\"eos_token_id\": ", "EOF"),
+        ("{\"eos_token_id\": -1}", "-1"),
+        ("{\"eos_token_id\": [7, \"x\"]}", "\"x\""),
+    ] {
+        std::fs::write(&generation, damaged).unwrap();
+        let error = end_ids(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("generation_config.json") && error.contains(named),
+            "{error}"
+        );
+    }
     std::fs::write(&generation, "{}").unwrap();
     edit(
         &dir.path().join("config.json"),

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::rope::frequencies;
 use crate::attention::Heads;
+use crate::config::check_sizes;
 use crate::error::ModelError;
 use crate::kv::KvGeometry;
 
@@ -92,6 +94,8 @@ struct File {
     #[serde(default)]
     mlp_bias: bool,
     #[serde(default)]
+    partial_rotary_factor: Value,
+    #[serde(default)]
     sliding_window: Value,
     #[serde(default)]
     quantization_config: Value,
@@ -117,19 +121,11 @@ impl LlamaConfig {
     /// not do, by name.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        Self::from_json(&text).map_err(|why| ModelError::Config { path, why })
+        let file: File = crate::files::read_json(&path)?;
+        Self::of(file).map_err(|why| ModelError::Config { path, why })
     }
 
-    /// Reads and checks the text of a `config.json`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn from_json(text: &str) -> Result<Self, String> {
-        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    fn of(file: File) -> Result<Self, String> {
         if file.hidden_act != "silu" {
             return Err(format!("hidden_act is {:?}; this crate runs \"silu\"", file.hidden_act));
         }
@@ -163,8 +159,9 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
-        let sizes = [
+    /// Refuses what this crate does not run, by name.
+    pub(super) fn check(&self) -> Result<(), String> {
+        check_sizes([
             ("vocab_size", self.vocab_size, 1 << 24),
             ("max_position_embeddings", self.max_position_embeddings, 1 << 24),
             ("hidden_size", self.hidden_size, 1 << 16),
@@ -173,12 +170,7 @@ impl LlamaConfig {
             ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
             ("head_dim", self.head_dim, 1 << 10),
-        ];
-        for (name, value, limit) in sizes {
-            if value == 0 || value > limit {
-                return Err(format!("{name} is {value}; it must be between 1 and {limit}"));
-            }
-        }
+        ])?;
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(format!(
                 "num_attention_heads {} is not a multiple of num_key_value_heads {}",
@@ -195,6 +187,16 @@ impl LlamaConfig {
             return Err(format!(
                 "rms_norm_eps is {}; it must be between 0 and 1",
                 self.rms_norm_eps
+            ));
+        }
+        let last = self.max_position_embeddings as f32;
+        if let Some(bad) = frequencies(self)
+            .into_iter()
+            .find(|frequency| !(frequency * last).is_finite())
+        {
+            return Err(format!(
+                "rope_theta {} and {:?} make a rotary frequency of {bad}; its angles must be finite numbers",
+                self.rope_theta, self.rope_scaling
             ));
         }
         Ok(())
@@ -272,17 +274,16 @@ fn rope(file: &File) -> Result<(f64, RopeScaling), String> {
     if !(theta > 0.0 && theta.is_finite()) {
         return Err(format!("rope_theta is {theta}; it must be above 0"));
     }
-    if part
-        .get("partial_rotary_factor")
-        .is_some_and(|factor| factor.as_f64() != Some(1.0))
-    {
-        return Err("partial_rotary_factor is set, which this crate does not support".into());
+    for factor in [Some(&file.partial_rotary_factor), part.get("partial_rotary_factor")] {
+        if factor.is_some_and(|factor| !factor.is_null() && factor.as_f64() != Some(1.0)) {
+            return Err("partial_rotary_factor is set, which this crate does not support".into());
+        }
     }
-    let kind = part
-        .get("rope_type")
-        .or(part.get("type"))
-        .and_then(Value::as_str)
-        .unwrap_or("default");
+    let kind = match part.get("rope_type").or(part.get("type")) {
+        None => "default",
+        Some(Value::String(kind)) => kind,
+        Some(other) => return Err(format!("rope_type is {other}; it must be a name")),
+    };
     let scaling = match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear {
@@ -314,10 +315,11 @@ mod tests {
     use super::*;
 
     fn parse(extra: &str) -> Result<LlamaConfig, String> {
-        LlamaConfig::from_json(&format!(
+        let text = format!(
             "{{\"vocab_size\": 32, \"hidden_size\": 24, \"intermediate_size\": 40, \"num_hidden_layers\": 2, \
              \"num_attention_heads\": 4{extra}}}"
-        ))
+        );
+        LlamaConfig::of(serde_json::from_str(&text).unwrap())
     }
 
     #[test]
@@ -366,7 +368,14 @@ mod tests {
                 ", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}",
                 "partial_rotary_factor",
             ),
+            (", \"partial_rotary_factor\": 0.5", "partial_rotary_factor"),
+            (", \"rope_scaling\": {\"rope_type\": 3}", "rope_type is 3"),
             (", \"rope_theta\": -1", "rope_theta is -1"),
+            (", \"rope_theta\": 1e-300", "rotary frequency"),
+            (
+                ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 1e-300}",
+                "rotary frequency",
+            ),
             (", \"sliding_window\": 512", "sliding_window"),
             (", \"quantization_config\": {\"bits\": 4}", "quantization_config"),
             (", \"num_key_value_heads\": 3", "num_key_value_heads 3"),
@@ -378,6 +387,5 @@ mod tests {
             let error = parse(extra).expect_err(extra);
             assert!(error.contains(named), "{extra}: {error}");
         }
-        assert!(LlamaConfig::from_json("{}").unwrap_err().contains("vocab_size"));
     }
 }

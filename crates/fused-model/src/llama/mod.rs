@@ -114,34 +114,24 @@ impl Packer<'_> {
 
     /// One layer from matrices `(outputs, inputs)` over the same inputs, their outputs side by side.
     fn linear(&mut self, parts: &[(String, usize)], inputs: usize, bias: bool) -> Result<Linear, ModelError> {
-        let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
+        let (precision, outputs) = (self.precision, parts.iter().map(|(_, outputs)| outputs).sum());
+        let pack = |weights: &[f32], biases: &[f32]| {
+            let biases = bias.then_some(biases);
+            Linear::new(weights, (inputs, outputs), (1, inputs), biases, precision)
+        };
         let [mut weights, mut biases] = [Vec::new(), Vec::new()];
-        let single = parts.len() == 1;
         for (name, outputs) in parts {
             if bias {
                 biases.extend_from_slice(&self.source.read(&format!("{name}.bias"), &[*outputs])?);
             }
             let values = self.source.read(&format!("{name}.weight"), &[*outputs, inputs])?;
-            if single {
-                let bias = bias.then_some(&*biases);
-                return Ok(Linear::new(
-                    &values,
-                    (inputs, *outputs),
-                    (1, inputs),
-                    bias,
-                    self.precision,
-                ));
+            if parts.len() == 1 {
+                // In place: a head is as large as the rest of a small model.
+                return Ok(pack(&values, &biases));
             }
             weights.extend_from_slice(&values);
         }
-        let bias = bias.then_some(&*biases);
-        Ok(Linear::new(
-            &weights,
-            (inputs, outputs),
-            (1, inputs),
-            bias,
-            self.precision,
-        ))
+        Ok(pack(&weights, &biases))
     }
 }
 
@@ -215,8 +205,10 @@ impl Llama {
     /// A model with weights drawn from `seed`, to measure with.
     ///
     /// # Errors
-    /// As [`Gpt2::new`](crate::Gpt2::new) for the options.
+    /// [`ModelError::Request`] for a shape that [`load`](Self::load) would refuse; as [`Gpt2::new`](crate::Gpt2::new) for the
+    /// options.
     pub fn random(config: LlamaConfig, seed: u64, options: Options) -> Result<Self, ModelError> {
+        config.check().map_err(ModelError::Request)?;
         Self::build(config, options, &mut Random { seed })
     }
 

@@ -71,8 +71,10 @@ impl ReferenceLlama {
     /// The model that [`Llama::random`](crate::Llama::random) makes from the same seed.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] when a tensor cannot be made.
+    /// [`ModelError::Request`] for a shape that [`load`](Self::load) would refuse, [`ModelError::Tensor`] when a tensor cannot be
+    /// made.
     pub fn random(config: LlamaConfig, seed: u64) -> Result<Self, ModelError> {
+        config.check().map_err(ModelError::Request)?;
         Self::build(config, &mut Random { seed })
     }
 
