@@ -183,7 +183,7 @@ impl Loaded {
         let (fused_params, origin) = match fused_model {
             Some(folder) => (Params::load(folder)?, "given"),
             None => (
-                adapt::exponential(&params, map, adapt::PAPER_RATIO)?,
+                adapt::exponential(&params, map, adapt::PAPER_RATIO, adapt::Head::Untied)?,
                 "adapted on the fly, not tuned",
             ),
         };

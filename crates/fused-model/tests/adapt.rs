@@ -47,7 +47,7 @@ fn new_rows_are_weighted_sums_and_the_rest_is_untouched() {
     let patch = tokenizer.patch_map().unwrap();
     assert!(patch.new_tokens().len() > 0);
     let base = Params::random(Gpt2Config::new(tokenizer.vocab_size(), 8, 4, 1, 1), 2);
-    let adapted = exponential(&base, patch, PAPER_RATIO).unwrap();
+    let adapted = exponential(&base, patch, PAPER_RATIO, Head::Untied).unwrap();
     assert!(!adapted.config().tie_word_embeddings);
     let old = base.get("transformer.wte.weight").unwrap();
     let input = adapted.get("transformer.wte.weight").unwrap();
@@ -89,10 +89,20 @@ fn a_patch_for_another_vocabulary_is_refused() {
     let tokenizer = patched();
     let patch = tokenizer.patch_map().unwrap();
     let other = Params::random(Gpt2Config::new(300, 8, 4, 1, 1), 2);
-    assert!(matches!(exponential(&other, patch, CODE_RATIO), Err(ModelError::Mismatch(why)) if why.contains("300")));
+    for head in [Head::Untied, Head::Tied] {
+        let refused = exponential(&other, patch, CODE_RATIO, head);
+        assert!(matches!(refused, Err(ModelError::Mismatch(why)) if why.contains("300")));
+    }
+    // A larger one has every id of the map; the two do not belong together all the same.
+    let larger = Params::random(Gpt2Config::new(tokenizer.vocab_size() + 8, 8, 4, 1, 1), 2);
+    let refused = exponential(&larger, patch, CODE_RATIO, Head::Tied);
+    assert!(matches!(refused, Err(ModelError::Mismatch(_))));
     let base = Params::random(Gpt2Config::new(tokenizer.vocab_size(), 8, 4, 1, 1), 2);
     for ratio in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        assert!(matches!(exponential(&base, patch, ratio), Err(ModelError::Request(_))));
+        assert!(matches!(
+            exponential(&base, patch, ratio, Head::Untied),
+            Err(ModelError::Request(_))
+        ));
     }
 }
 
@@ -117,7 +127,7 @@ fn a_tied_model_stays_tied_and_an_untied_one_is_not_made_so() {
     let mut tied = mean;
     let stream = token_stream(&tokenizer, &corpus(), 0).unwrap();
     assert!(matches!(
-        calibrate(&mut tied, &stream, 100),
+        calibrate(&mut tied, &stream, 100, &|| true),
         Err(ModelError::Mismatch(_))
     ));
 }
@@ -127,25 +137,28 @@ fn calibration_changes_the_head_alone_and_predicts_the_text_better() {
     let tokenizer = patched();
     let end = tokenizer.eos_id().unwrap();
     let base = Params::load(Path::new(BASE)).unwrap();
-    let before = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO).unwrap();
+    let before = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO, Head::Untied).unwrap();
     let stream = token_stream(&tokenizer, &corpus(), end).unwrap();
     let mut after = before.clone();
-    let held = calibrate(&mut after, &stream, 1000).unwrap();
+    let held = calibrate(&mut after, &stream, 1000, &|| true).unwrap().unwrap();
     assert!((LEAST_SHARE..1.001).contains(&held), "{held}");
     assert_eq!(changed(&before, &after), ["lm_head.weight"]);
     let text = Heldout::read(&tokenizer, &corpus(), end).unwrap();
     let [bits, better] = [&before, &after].map(|params| text.score(params).unwrap().bits_per_byte());
     assert!(better < 0.8 * bits, "{bits} to {better}");
 
-    assert!(matches!(calibrate(&mut after, &[1], 100), Err(ModelError::Request(_))));
-    assert!(matches!(
-        calibrate(&mut after, &[1, 9000], 100),
-        Err(ModelError::Request(_))
-    ));
+    for stream in [&[1][..], &[1, 9000]] {
+        let refused = calibrate(&mut after, stream, 100, &|| true);
+        assert!(matches!(refused, Err(ModelError::Request(_))));
+    }
+    // Asked to stop, it does, before anything is changed.
+    let mut stopped = before.clone();
+    assert!(calibrate(&mut stopped, &stream, 1000, &|| false).unwrap().is_none());
+    assert!(changed(&before, &stopped).is_empty());
     // A model that was never trained has a last norm without a bias, and so no constant.
     let random = Params::random(config(&tokenizer), 2).untied();
     let mut same = random.clone();
-    assert!(calibrate(&mut same, &stream, 1000).unwrap() < LEAST_SHARE);
+    assert!(calibrate(&mut same, &stream, 1000, &|| true).unwrap().unwrap() < LEAST_SHARE);
     assert!(changed(&random, &same).is_empty());
 }
 
@@ -155,7 +168,8 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
     let patch = tokenizer.patch_map().unwrap();
     let end = tokenizer.eos_id().unwrap();
     let base = Params::load(Path::new(BASE)).unwrap();
-    let before = exponential(&base, patch, PAPER_RATIO).unwrap();
+    let new: Vec<u32> = patch.new_tokens().map(|token| token.id).collect();
+    let before = exponential(&base, patch, PAPER_RATIO, Head::Untied).unwrap();
     let streams = TwoStreams::read(&base_tokenizer, &tokenizer, &corpus(), end, 1 << 20).unwrap();
     assert_eq!(
         streams.patched().len(),
@@ -169,7 +183,7 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
         seed: 1,
     };
     let mut after = before.clone();
-    fit_inputs(&mut after, &base, patch, &streams, &fit, &mut |_, _| true).unwrap();
+    fit_inputs(&mut after, &base, &new, &streams, &fit, &mut |_, _| true).unwrap();
     // The distance of one step that goes nowhere, on the same windows for both.
     let distance = |params: &Params| {
         let (mut params, mut distance) = (params.clone(), 0.0);
@@ -182,7 +196,7 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
             distance = d;
             true
         };
-        fit_inputs(&mut params, &base, patch, &streams, &still, &mut observe).unwrap();
+        fit_inputs(&mut params, &base, &new, &streams, &still, &mut observe).unwrap();
         distance
     };
     let [far, near] = [&before, &after].map(distance);
@@ -196,7 +210,7 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
     let short = InputFit { steps: 3, ..fit };
     let run = |go_on: &mut dyn FnMut(usize, f64) -> bool| {
         let mut params = before.clone();
-        fit_inputs(&mut params, &base, patch, &streams, &short, go_on).unwrap();
+        fit_inputs(&mut params, &base, &new, &streams, &short, go_on).unwrap();
         params
     };
     let whole = run(&mut |_, _| true);
@@ -208,15 +222,20 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
         !changed(&whole, &run(&mut |step, _| step < 1)).is_empty(),
         "it stops when told to"
     );
-    let none = InputFit { threads: 0, ..short };
-    assert!(fit_inputs(&mut after, &base, patch, &streams, &none, &mut |_, _| true).is_err());
+    let none = InputFit {
+        threads: 0,
+        ..short.clone()
+    };
+    assert!(fit_inputs(&mut after, &base, &new, &streams, &none, &mut |_, _| true).is_err());
+    let outside = [tokenizer.vocab_size() as u32];
+    assert!(fit_inputs(&mut after, &base, &outside, &streams, &short, &mut |_, _| true).is_err());
 }
 
 /// An adapted directory in a folder of its own, and its model.
 fn directory(root: &Path) -> (PathBuf, Params, PatchTokenizer) {
     let tokenizer = patched();
     let base = Params::random(config(&tokenizer), 2);
-    let adapted = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO).unwrap();
+    let adapted = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO, Head::Untied).unwrap();
     let out = root.join("made/adapted");
     write_directory(&out, &adapted, SaveAs::F32, &tokenizer, Path::new(BASE)).unwrap();
     (out, adapted, tokenizer)
@@ -244,10 +263,10 @@ fn a_directory_is_complete_and_reads_back() {
     assert_eq!(generation["eos_token_id"], tokenizer.eos_id().unwrap());
 }
 
-/// Where there is a Python with transformers: `TRANSFORMERS_PYTHON`, else `python3`.
+/// Where there is a Python with transformers: `PYTHON`, else `python3`.
 #[test]
 fn transformers_loads_a_directory_unchanged_and_agrees() {
-    let python = std::env::var("TRANSFORMERS_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
     let found = Command::new(&python)
         .args(["-c", "import torch, transformers"])
         .output();

@@ -88,9 +88,43 @@ fn a_model_is_adapted_stopped_early_and_resumed() {
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     let resumed: serde_json::Value = serde_json::from_slice(&resumed.stdout).unwrap();
     assert_eq!(resumed["bits_per_byte"], report["bits_per_byte"]);
-    // Other settings are another run.
-    args.extend(["--seed", "9"]);
-    assert_eq!(adapt(&args).status.code(), Some(1));
+    assert_eq!(resumed["tuning"]["resumed"], true);
+    for name in [
+        "init",
+        "ratio",
+        "fit",
+        "initial_bits_per_byte",
+        "fitted_bits_per_byte",
+        "fit_seconds",
+    ] {
+        assert!(!report[name].is_null(), "{name}");
+        assert!(resumed.get(name).is_none(), "a resumed run knows nothing of {name}");
+    }
+    // Other settings are another run, and so are other inputs; what was written stays as it is.
+    let written = || std::fs::read(root.path().join("out/model.safetensors")).unwrap();
+    let before = written();
+    let other = path("other.jsonl");
+    std::fs::write(
+        &other,
+        r#"{"text": "Another text, read again and again by the same process."}"#.to_owned() + "\n",
+    )
+    .unwrap();
+    let without_tokenizer: Vec<&str> = args
+        .iter()
+        .copied()
+        .filter(|&arg| arg != "--tokenizer" && arg != tokenizer)
+        .collect();
+    for (args, code, named) in [
+        ([&args[..], &["--seed", "9"]].concat(), 1, "other settings"),
+        ([&args[..], &["--tune", "none"]].concat(), 2, "--tune none"),
+        (without_tokenizer, 1, "another tokenizer"),
+        ([&args[..], &["--heldout", &other]].concat(), 1, "another text"),
+    ] {
+        let output = adapt(&args);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(named), "{named}: {}", stderr(&output));
+        assert!(written() == before, "{named}");
+    }
 }
 
 #[test]
@@ -146,6 +180,31 @@ fn what_cannot_serve_is_named() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(named), "{}", stderr(&output));
         assert!(!root.path().join("out").exists());
+    }
+    // Settings that cannot be are refused before any work, and no folder is made.
+    let tokenizer = path("patched");
+    let short = path("short.jsonl");
+    std::fs::write(&short, "{\"text\": \"A few words.\"}\n").unwrap();
+    let cases: [(&str, &[&str], i32, &str); 8] = [
+        (&corpus, &["--batch", "0"], 1, "batch"),
+        (&corpus, &["--dropout", "1"], 1, "dropout is 1"),
+        (&corpus, &["--rate", "nan"], 1, "learning rate"),
+        (&short, &["--heldout", &corpus], 1, "tokens of training text"),
+        (&corpus, &["--tokenizer", &tokenizer, "--ratio", "0"], 1, "ratio is 0"),
+        (
+            &corpus,
+            &["--tokenizer", &tokenizer, "--head", "tied", "--fit", "inputs"],
+            2,
+            "--head tied",
+        ),
+        (&corpus, &["--fit", "calibrate"], 2, "--tokenizer"),
+        (&corpus, &["--fit", "none,inputs"], 2, "--fit none"),
+    ];
+    for (corpus, more, code, named) in cases {
+        let output = adapt(&[&["--model", &model, "--corpus", corpus, "--out", &out], more].concat());
+        assert_eq!(output.status.code(), Some(code), "{named}: {}", stderr(&output));
+        assert!(stderr(&output).contains(named), "{named}: {}", stderr(&output));
+        assert!(!root.path().join("out").exists(), "{named}");
     }
     let args = [
         "--model",

@@ -143,6 +143,10 @@ fn settings_and_texts_out_of_range_are_refused() {
             dropout: 1.0,
             ..config(Scope::Full)
         },
+        TrainConfig {
+            peak_rate: f32::NAN,
+            ..config(Scope::Full)
+        },
     ];
     for config in bad {
         assert!(matches!(Trainer::new(params(), config), Err(ModelError::Request(_))));
@@ -151,6 +155,20 @@ fn settings_and_texts_out_of_range_are_refused() {
     assert!(trainer.step(&[1; 16]).unwrap_err().to_string().contains("16 tokens"));
     assert!(trainer.step(&[16; 40]).unwrap_err().to_string().contains("token id 16"));
     assert_eq!(trainer.step_number(), 0);
+    let shape = params().config().clone();
+    assert!(config(Scope::Full).check_text(&shape, &stream()).is_ok());
+    for bad in [&[1; 16][..], &[16; 40]] {
+        assert!(matches!(
+            config(Scope::Full).check_text(&shape, bad),
+            Err(ModelError::Request(_))
+        ));
+    }
+    // A warm-up longer than the run.
+    let long = TrainConfig {
+        warmup: 100,
+        ..config(Scope::Full)
+    };
+    assert!(long.rate(150).is_finite());
 }
 
 #[test]
@@ -234,7 +252,48 @@ fn a_run_keeps_the_best_weights_and_resumes_with_them() {
         .unwrap();
     assert_eq!(stopped, Stopped::Finished);
     assert_eq!(values(resumed.params(), |_| true), values(whole.params(), |_| true));
-    assert!(got.bits_per_byte <= want.bits_per_byte);
+    assert_eq!((got.step, got.bits_per_byte), (want.step, want.bits_per_byte));
+}
+
+/// Wherever a run that may stop early is interrupted, it goes on to the same end, at rates at which scores rise and fall.
+#[test]
+fn a_resumed_run_stops_where_the_whole_one_does() {
+    let (params, stream, heldout) = text();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let watch = |checkpoint| Watch {
+        every: 3,
+        patience: Some(1),
+        checkpoint,
+    };
+    // Runs that stopped early, and interruptions that fell on better weights than all scores before them.
+    let (mut early, mut gained) = (0, 0);
+    for peak_rate in [0.1, 1.0, 5.0] {
+        let config = || TrainConfig {
+            peak_rate,
+            warmup: 0,
+            steps: 24,
+            ..config(Scope::Full)
+        };
+        let mut whole = Trainer::new(params.clone(), config()).unwrap();
+        let (want, end) = whole.run(&stream, &heldout, watch(None), &mut |_| true).unwrap();
+        early += usize::from(end == Stopped::NoGain);
+        for last in (0..whole.step_number() - 1).step_by(2) {
+            let mut broken = Trainer::new(params.clone(), config()).unwrap();
+            let mut until = |news: News<'_>| !matches!(news, News::Step(report) if report.step == last);
+            let (best, asked) = broken.run(&stream, &heldout, watch(Some(&path)), &mut until).unwrap();
+            assert_eq!(asked, Stopped::Asked);
+            gained += usize::from(best.step % 3 != 0);
+            let mut resumed = Trainer::resume(params.clone(), config(), &path).unwrap();
+            let (got, stopped) = resumed
+                .run(&stream, &heldout, watch(Some(&path)), &mut |_| true)
+                .unwrap();
+            let got = (stopped, resumed.step_number(), got.step, got.bits_per_byte);
+            let want = (end, whole.step_number(), want.step, want.bits_per_byte);
+            assert_eq!(got, want, "rate {peak_rate}, stopped after step {last}");
+        }
+    }
+    assert!(early > 0 && gained > 0, "{early} {gained}");
 }
 
 #[test]

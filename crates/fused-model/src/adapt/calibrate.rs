@@ -29,13 +29,21 @@ const RIDGE: f64 = 1e-4;
 ///
 /// GPT-2's head has no bias. The constant is put into the rows along the direction that every input of the head has in
 /// common, found by least squares: the last layer norm leaves one, since what it makes sums to zero before its own bias
-/// is added. Returns how much of a constant that direction holds, from 0 to 1; below [`LEAST_SHARE`], as in a model
-/// that was never trained, nothing is changed.
+/// is added. Returns how much of a constant that direction holds, from 0 to 1; where that is not at least [`LEAST_SHARE`],
+/// as in a model that was never trained, nothing is changed.
+///
+/// `go_on` is asked from time to time, on any thread. When it says no, the shifts of the rounds that are done stay, and
+/// the result is `None`.
 ///
 /// # Errors
 /// [`ModelError::Mismatch`] for a model whose output rows are its input rows, [`ModelError::Request`] for a stream
 /// without two tokens or with an id outside the vocabulary.
-pub fn calibrate(params: &mut Params, stream: &[u32], positions: usize) -> Result<f64, ModelError> {
+pub fn calibrate(
+    params: &mut Params,
+    stream: &[u32],
+    positions: usize,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<f64>, ModelError> {
     check_untied(params)?;
     let (vocab, width) = (params.config().vocab_size, params.config().n_embd);
     check_ids(stream, vocab)?;
@@ -45,18 +53,18 @@ pub fn calibrate(params: &mut Params, stream: &[u32], positions: usize) -> Resul
             "the stream to calibrate on has fewer than two tokens".into(),
         ));
     }
-    let states: Vec<f32> = windows
-        .par_iter()
-        .map_init(Pass::default, |pass, window| {
-            let batch = Batch::to_read(&window[..window.len() - 1]);
-            pass.hidden(params, batch).to_vec()
-        })
-        .collect::<Vec<_>>()
-        .concat();
+    let states = windows.par_iter().map_init(Pass::default, |pass, window| {
+        let batch = Batch::to_read(&window[..window.len() - 1]);
+        go_on().then(|| pass.hidden(params, batch).to_vec())
+    });
+    let Some(states) = states.collect::<Option<Vec<_>>>().map(|states| states.concat()) else {
+        return Ok(None);
+    };
     let places = states.len() / width;
     let (constant, held) = constant_direction(&states, width);
-    if held < LEAST_SHARE {
-        return Ok(held);
+    // States that are no numbers hold a share that is none either.
+    if held.is_nan() || held < LEAST_SHARE {
+        return Ok(Some(held));
     }
 
     let mut seen = vec![0u64; vocab];
@@ -64,7 +72,9 @@ pub fn calibrate(params: &mut Params, stream: &[u32], positions: usize) -> Resul
     let share = places as f64 / stream.len() as f64;
     let head = params.layout.head.clone();
     for _ in 0..ROUNDS {
-        let expected = expected_counts(&params.data[head.clone()], &states, vocab, width);
+        let Some(expected) = expected_counts(&params.data[head.clone()], &states, vocab, width, go_on) else {
+            return Ok(None);
+        };
         for (token, row) in params.data[head.clone()].chunks_exact_mut(width).enumerate() {
             if seen[token] > 0 {
                 let wanted = seen[token] as f64 * share + SMOOTHING;
@@ -73,7 +83,7 @@ pub fn calibrate(params: &mut Params, stream: &[u32], positions: usize) -> Resul
             }
         }
     }
-    Ok(held)
+    Ok(Some(held))
 }
 
 /// The row whose product with every state of `states (N, C)` is nearest to 1, and the mean of the products.
@@ -94,11 +104,18 @@ fn constant_direction(states: &[f32], width: usize) -> (Vec<f32>, f64) {
     (direction, products / view.rows() as f64)
 }
 
-/// How often the model expects each token over all states `(N, C)`; the same on any number of threads.
-fn expected_counts(head: &[f32], states: &[f32], vocab: usize, width: usize) -> Vec<f64> {
+/// How often the model expects each token over all states `(N, C)`; the same on any number of threads. `None` once `go_on`
+/// says no.
+fn expected_counts(
+    head: &[f32],
+    states: &[f32],
+    vocab: usize,
+    width: usize,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Option<Vec<f64>> {
     // A fixed number of parts, so that the sums do not depend on the threads.
     let part = (states.len() / width).div_ceil(16).max(1) * width;
-    let parts: Vec<Vec<f32>> = states
+    let parts = states
         .par_chunks(part)
         .map(|states| {
             let mut sums = vec![0.0; vocab];
@@ -106,6 +123,9 @@ fn expected_counts(head: &[f32], states: &[f32], vocab: usize, width: usize) -> 
             let mut losses = [0.0; ROWS];
             let targets = [0u32; ROWS];
             for states in states.chunks(ROWS * width) {
+                if !go_on() {
+                    return None;
+                }
                 let rows = states.len() / width;
                 let logits = &mut logits[..rows * vocab];
                 let head = Mat::new(head, vocab, width).t();
@@ -115,12 +135,31 @@ fn expected_counts(head: &[f32], states: &[f32], vocab: usize, width: usize) -> 
                 elementwise::add_column_sums(&mut sums, logits);
                 sums[0] += rows as f32;
             }
-            sums
+            Some(sums)
         })
-        .collect();
+        .collect::<Option<Vec<Vec<f32>>>>()?;
     let mut total = vec![0.0; vocab];
     for part in parts {
         total.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(x));
     }
-    total
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Gpt2Config;
+
+    #[test]
+    fn states_that_are_no_numbers_change_nothing() {
+        let mut params = Params::random(Gpt2Config::new(16, 8, 8, 1, 2), 1).untied();
+        let bias = params.layout.ln_f[1].clone();
+        params.data[bias][3] = f32::NAN;
+        let head = params.layout.head.clone();
+        let before = params.data[head.clone()].to_vec();
+        let stream: Vec<u32> = (0..40).map(|i| i % 16).collect();
+        let held = calibrate(&mut params, &stream, 32, &|| true).unwrap().unwrap();
+        assert!(held.is_nan());
+        assert_eq!(params.data[head], before);
+    }
 }

@@ -40,12 +40,8 @@ pub fn write_directory(
     });
     for name in CARRIED {
         let (from, to) = (base.join(name), out.join(name));
-        let io = |source| ModelError::Io {
-            path: from.clone(),
-            source,
-        };
         if from.exists() {
-            let mut bytes = std::fs::read(&from).map_err(io)?;
+            let mut bytes = files::read(&from)?;
             if name == "tokenizer_config.json" && tokenizer.patch_map().is_some() {
                 bytes = with_class(&bytes).map_err(|why| ModelError::Config {
                     path: from.clone(),

@@ -4,7 +4,7 @@
 //! model's state after the token is the base model's state after the pieces it stands for. Both models read the same text,
 //! each in its own tokens; states are compared wherever tokens of both end at the same byte.
 
-use patchtok::{Corpus, PatchMap, PatchTokenizer};
+use patchtok::{Corpus, PatchTokenizer};
 
 use super::check_untied;
 use crate::error::ModelError;
@@ -146,7 +146,7 @@ struct Shard {
     values: usize,
 }
 
-/// Moves the input rows of `patch`'s new tokens in `params` until the model's states are those of `base` on the same
+/// Moves the input rows of `tokens` in `params`, the new ones, until the model's states are those of `base` on the same
 /// text. All other weights stay as they are. `observe` is told each step and its mean squared distance, and says whether
 /// to go on.
 ///
@@ -158,7 +158,7 @@ struct Shard {
 pub fn fit_inputs(
     params: &mut Params,
     base: &Params,
-    patch: &PatchMap,
+    tokens: &[u32],
     streams: &TwoStreams,
     fit: &InputFit,
     observe: &mut dyn FnMut(usize, f64) -> bool,
@@ -166,6 +166,7 @@ pub fn fit_inputs(
     check_untied(params)?;
     check_ids(streams.base(), base.config().vocab_size)?;
     check_ids(streams.patched(), params.config().vocab_size)?;
+    check_ids(tokens, params.config().vocab_size)?;
     let (width, length) = (params.config().n_embd, params.config().n_positions);
     if fit.threads == 0 || fit.windows == 0 || streams.window(0, length).is_none() {
         return Err(ModelError::Request(
@@ -180,10 +181,15 @@ pub fn fit_inputs(
     let mut shards: Vec<Shard> = (0..fit.threads.min(fit.windows)).map(|_| Shard::default()).collect();
     let mut rng = Rng::new(fit.seed);
     for step in 0..fit.steps {
-        let windows: Vec<Window> = (0..fit.windows)
-            .filter_map(|_| streams.window(rng.below(streams.base().len().saturating_sub(length).max(1)), length))
+        let last = streams.base().len().saturating_sub(length).max(1);
+        let mut windows: Vec<Window> = (0..fit.windows)
+            .filter_map(|_| streams.window(rng.below(last), length))
             .collect();
-        let per_shard = windows.len().div_ceil(shards.len()).max(1);
+        if windows.is_empty() {
+            // Both have a token begin at the start, which need not be so anywhere behind the places drawn.
+            windows.extend(streams.window(0, length));
+        }
+        let per_shard = windows.len().div_ceil(shards.len());
         let (student, trainable) = (&*params, &trainable);
         std::thread::scope(|scope| {
             for (shard, windows) in shards.iter_mut().zip(windows.chunks(per_shard)) {
@@ -198,8 +204,8 @@ pub fn fit_inputs(
         let (sum, values) = shards[..used].iter().fold((0.0, 0), |(sum, values), shard| {
             (sum + shard.sum, values + shard.values)
         });
-        let rows = patch.new_tokens().map(|token| {
-            let start = table.start + token.id as usize * width;
+        let rows = tokens.iter().map(|&token| {
+            let start = table.start + token as usize * width;
             (start..start + width, 0.0)
         });
         let settings = Step {
@@ -255,6 +261,32 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Gpt2Config;
+
+    /// The patched tokenizer's second token is the rest of the text: windows begin at its first bytes only.
+    #[test]
+    fn a_text_with_hardly_a_place_to_begin_can_be_fitted() {
+        let two = TwoStreams {
+            base: ((0..400).map(|i| i % 8).collect(), (1..=400).collect()),
+            patched: (vec![1, 2], vec![1, 400]),
+        };
+        assert!(two.window(0, 8).is_some() && two.window(2, 8).is_none());
+        let base = Params::random(Gpt2Config::new(8, 8, 8, 2, 2), 1);
+        let mut params = base.untied();
+        let fit = InputFit {
+            steps: 3,
+            windows: 2,
+            threads: 2,
+            ..InputFit::default()
+        };
+        let mut steps = 0;
+        fit_inputs(&mut params, &base, &[2], &two, &fit, &mut |_, distance| {
+            steps += 1;
+            distance.is_finite()
+        })
+        .unwrap();
+        assert_eq!(steps, 3);
+    }
 
     #[test]
     fn windows_hold_the_same_text_and_pairs_end_together() {

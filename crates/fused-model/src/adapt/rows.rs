@@ -20,12 +20,11 @@ pub enum Head {
     Tied,
 }
 
-/// Gives each new token of `patch` rows made from the rows of the base tokens it stands for, as [`weigh_rows`] says, and
-/// the model an output head of its own, since the two rows of a token differ.
+/// Gives each new token of `patch` rows made from the rows of the base tokens it stands for, as [`weigh_rows`] says.
 ///
 /// # Errors
 /// [`ModelError::Mismatch`] when the patch was made for a vocabulary of another size; and those of [`weigh_rows`].
-pub fn exponential(base: &Params, patch: &PatchMap, ratio: f32) -> Result<Params, ModelError> {
+pub fn exponential(base: &Params, patch: &PatchMap, ratio: f32, head: Head) -> Result<Params, ModelError> {
     let vocab_size = base.config().vocab_size;
     if patch.base_vocab_size() as usize != vocab_size {
         return Err(ModelError::Mismatch(format!(
@@ -35,7 +34,7 @@ pub fn exponential(base: &Params, patch: &PatchMap, ratio: f32) -> Result<Params
         )));
     }
     let tokens = patch.new_tokens().map(|token| (token.id, token.base_ids.as_slice()));
-    weigh_rows(base, tokens, ratio, Head::Untied)
+    weigh_rows(base, tokens, ratio, head)
 }
 
 /// Gives each of `tokens`, an id and the base tokens `t_1..t_k` it stands for, rows made from theirs.

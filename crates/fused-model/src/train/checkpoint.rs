@@ -60,10 +60,7 @@ impl Trainer {
             path: path.to_path_buf(),
             why,
         };
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let bytes = crate::files::read(path)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| weights(error.to_string()))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let mut trainer = Self::new(params, config)?;

@@ -8,6 +8,7 @@ pub use tune::{Best, News, Stopped, Watch, token_stream};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::kernels::elementwise;
 use crate::params::Params;
@@ -82,9 +83,58 @@ impl TrainConfig {
         if step < self.warmup {
             return self.peak_rate * (step + 1) as f32 / self.warmup as f32;
         }
-        let done = (step - self.warmup) as f32 / (self.steps - self.warmup).max(1) as f32;
+        let done = (step - self.warmup) as f32 / self.steps.saturating_sub(self.warmup).max(1) as f32;
         let cosine = 0.5 * (1.0 + (std::f32::consts::PI * done.min(1.0)).cos());
         self.peak_rate * (self.final_share + (1.0 - self.final_share) * cosine)
+    }
+
+    /// Refuses settings that cannot run on a model of this shape.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] with the value and the limit.
+    pub fn check(&self, model: &Gpt2Config) -> Result<(), ModelError> {
+        let bad = |why: String| Err(ModelError::Request(why));
+        if self.tokens == 0 || self.tokens > model.n_positions {
+            return bad(format!(
+                "windows of {} tokens; the model's context is {}",
+                self.tokens, model.n_positions
+            ));
+        }
+        if self.batch == 0 || self.threads == 0 || self.steps == 0 {
+            return bad("batch, threads and steps must be at least 1".into());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return bad(format!(
+                "dropout is {}; it must be at least 0 and below 1",
+                self.dropout
+            ));
+        }
+        if !(self.peak_rate.is_finite() && self.peak_rate >= 0.0) {
+            return bad(format!(
+                "the learning rate is {}; it must not be below 0",
+                self.peak_rate
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a text that windows cannot be taken from.
+    ///
+    /// # Errors
+    /// [`ModelError::Request`] when it is shorter than a window or holds an id outside the vocabulary.
+    pub fn check_text(&self, model: &Gpt2Config, stream: &[u32]) -> Result<(), ModelError> {
+        self.check_length(stream)?;
+        check_ids(stream, model.vocab_size)
+    }
+
+    fn check_length(&self, stream: &[u32]) -> Result<(), ModelError> {
+        let (have, need) = (stream.len(), self.tokens + 1);
+        if have < need {
+            return Err(ModelError::Request(format!(
+                "{have} tokens of training text; one window needs {need}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -126,26 +176,10 @@ impl Trainer {
     /// Starts a run.
     ///
     /// # Errors
-    /// [`ModelError::Request`] when a setting is out of range, with the value and the limit.
+    /// As [`TrainConfig::check`].
     pub fn new(params: Params, config: TrainConfig) -> Result<Self, ModelError> {
-        let model = params.config();
-        let bad = |why: String| Err(ModelError::Request(why));
-        if config.tokens == 0 || config.tokens > model.n_positions {
-            return bad(format!(
-                "windows of {} tokens; the model's context is {}",
-                config.tokens, model.n_positions
-            ));
-        }
-        if config.batch == 0 || config.threads == 0 || config.steps == 0 {
-            return bad("batch, threads and steps must be at least 1".into());
-        }
-        if !(0.0..1.0).contains(&config.dropout) {
-            return bad(format!(
-                "dropout is {}; it must be at least 0 and below 1",
-                config.dropout
-            ));
-        }
-        let layers = model.n_layer;
+        config.check(params.config())?;
+        let layers = params.config().n_layer;
         let blocks = (0..layers)
             .map(|layer| config.scope == Scope::Full || layer == 0 || layer + 1 == layers)
             .collect();
@@ -184,13 +218,7 @@ impl Trainer {
     /// [`ModelError::Request`] when the stream is shorter than a window or holds an id outside the vocabulary.
     pub fn step(&mut self, stream: &[u32]) -> Result<StepReport, ModelError> {
         let (tokens, batch) = (self.config.tokens, self.config.batch);
-        if stream.len() <= tokens {
-            let have = stream.len();
-            return Err(ModelError::Request(format!(
-                "{have} tokens of training text; one window needs {}",
-                tokens + 1
-            )));
-        }
+        self.config.check_length(stream)?;
         let mut rng = Rng::new(self.config.seed ^ (self.step as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
         let starts: Vec<usize> = (0..batch).map(|_| rng.below(stream.len() - tokens)).collect();
         let window = |shift: usize| -> Vec<u32> {

@@ -45,6 +45,12 @@ pub struct Best {
     pub params: Params,
 }
 
+impl Best {
+    fn is_better_than(&self, other: Option<&Self>) -> bool {
+        self.bits_per_byte.is_finite() && other.is_none_or(|other| self.bits_per_byte < other.bits_per_byte)
+    }
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,7 +83,8 @@ impl Trainer {
     /// no, and returns the best weights it scored. Weights are scored before the first step, every
     /// [`every`](Watch::every) steps, and at the end; so a run never ends worse than it began.
     ///
-    /// A run that was stopped and [resumed](Trainer::resume) takes the same steps as one that was not.
+    /// A run that was stopped and [resumed](Trainer::resume) with the same texts and the same `watch` goes on as one that
+    /// was not: it takes the same steps, has the same scores, stops at the same place and returns the same weights.
     ///
     /// # Errors
     /// Those of [`step`](Trainer::step), [`Heldout::score`] and [`save_checkpoint`](Trainer::save_checkpoint).
@@ -115,35 +122,39 @@ impl Trainer {
                 }
             }
         };
+        let mut best = self.best.clone();
         if stopped == Stopped::Asked {
-            // The stretch that was cut off may hold the best weights; it does not count towards an early stop.
-            let counted = self.scores_since_best;
-            self.take_score(heldout, &mut |_| true)?;
-            self.scores_since_best = self.scores_since_best.min(counted);
             if let Some(path) = watch.checkpoint {
                 self.save_checkpoint(path)?;
             }
+            // The stretch that was cut off may hold the best weights. The run itself does not learn of this score, which it
+            // would not have taken: resumed, it is to stop where it would have.
+            let now = self.scored(heldout)?;
+            if now.is_better_than(best.as_ref()) {
+                best = Some(now);
+            }
         }
-        let best = self.best.clone();
         best.map(|best| (best, stopped))
             .ok_or_else(|| ModelError::Request("the held-out text has no score that is a number".into()))
     }
 
-    fn take_score(&mut self, heldout: &Heldout, go_on: &mut dyn FnMut(News<'_>) -> bool) -> Result<bool, ModelError> {
-        let bits_per_byte = heldout.score(&self.params)?.bits_per_byte();
-        let better = self.best.as_ref().is_none_or(|best| bits_per_byte < best.bits_per_byte);
-        self.scores_since_best += 1;
-        if better && bits_per_byte.is_finite() {
-            self.scores_since_best = 0;
-            self.best = Some(Best {
-                step: self.step,
-                bits_per_byte,
-                params: self.params.clone(),
-            });
-        }
-        Ok(go_on(News::Scored {
+    /// The weights as they are now.
+    fn scored(&self, heldout: &Heldout) -> Result<Best, ModelError> {
+        Ok(Best {
             step: self.step,
-            bits_per_byte,
-        }))
+            bits_per_byte: heldout.score(&self.params)?.bits_per_byte(),
+            params: self.params.clone(),
+        })
+    }
+
+    fn take_score(&mut self, heldout: &Heldout, go_on: &mut dyn FnMut(News<'_>) -> bool) -> Result<bool, ModelError> {
+        let now = self.scored(heldout)?;
+        let (step, bits_per_byte) = (now.step, now.bits_per_byte);
+        self.scores_since_best += 1;
+        if now.is_better_than(self.best.as_ref()) {
+            self.scores_since_best = 0;
+            self.best = Some(now);
+        }
+        Ok(go_on(News::Scored { step, bits_per_byte }))
     }
 }
