@@ -16,7 +16,8 @@ pub enum Role {
 /// How turns are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Template {
-    /// `User: ...`, `Assistant: ...`, one below the other: for a model that was not trained on dialogues.
+    /// `User: ...`, `Assistant: ...`, one below the other: for a model that was not trained on dialogues. Its marks are
+    /// words: a turn that says `User:` at the beginning of a line cannot be told from a turn of the user.
     Plain,
     /// ChatML: `<|im_start|>`, the role, the text, `<|im_end|>`.
     ChatMl,
@@ -34,7 +35,8 @@ impl Template {
         }
     }
 
-    /// Tokens of the turns, and of the beginning of the assistant's next one. What a turn says is never read as a mark.
+    /// Tokens of the turns, and of the beginning of the assistant's next one. What a turn says never becomes a special token,
+    /// and so in ChatML never a mark.
     pub fn prompt<'m>(self, tokenizer: &PatchTokenizer, turns: impl IntoIterator<Item = (Role, &'m str)>) -> Vec<u32> {
         match self {
             Self::Plain => {

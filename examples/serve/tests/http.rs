@@ -494,10 +494,10 @@ async fn stopping_breaks_answers_that_take_too_long() {
     assert_eq!(ended.memory.physical_bytes, 0);
 }
 
-/// The official client of OpenAI, where there is a Python with it: `SERVE_TEST_PYTHON`, else `python3`.
+/// The official client of OpenAI, where there is a Python with it: `PYTHON`, else `python3`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_python_client_works() {
-    let python = std::env::var("SERVE_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
     let probe = tokio::task::spawn_blocking({
         let python = python.clone();
         move || {
