@@ -16,6 +16,8 @@ pub(crate) struct Ledger {
     pub(crate) limit: usize,
     /// Frames that exist.
     pub(crate) created: usize,
+    /// Most frames that sequences have needed at one time, as far as they were counted: where something is warm.
+    pub(crate) most_needed: usize,
     /// Frames that the mapper thread may create and has not reported yet.
     pub(crate) promised: usize,
     /// How many regions have a frame, for those with at least two.
@@ -30,6 +32,7 @@ impl Ledger {
         Self {
             limit,
             created: 0,
+            most_needed: 0,
             promised: 0,
             shares: HashMap::default(),
             pool: Vec::new(),

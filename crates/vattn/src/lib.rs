@@ -93,6 +93,7 @@ mod error;
 mod geometry;
 mod ledger;
 mod mapper;
+mod reclaim;
 mod rows;
 mod sequence;
 mod share;

@@ -243,6 +243,11 @@ impl<B: Backend> KvCache<B> {
         spared: &[usize],
     ) -> Result<(usize, usize)> {
         let mut need = count(locked);
+        if locked.config.warm_bytes > 0 {
+            Self::refresh_keep(&self.slots, &self.geometry, locked);
+            locked.yield_warm(need, spared);
+            need = count(locked);
+        }
         if need > locked.ledger.room() {
             self.take_unneeded(locked, 0, spared);
             need = count(locked);

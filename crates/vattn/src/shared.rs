@@ -390,15 +390,6 @@ impl<'a, B: Backend> Locked<'a, B> {
         fence.is_some()
     }
 
-    /// Whether a slot whose sequence has ended keeps its memory for whoever opens it next.
-    pub(crate) fn stays_warm(&mut self, slot: usize, body: &mut Body) -> bool {
-        let stays = self.holdings[slot].closing
-            && !body.is_shared()
-            && self.warm_frames() + self.ledger.pool().len() + body.frames() <= self.warm_limit();
-        body.wiped &= !stays;
-        stays
-    }
-
     /// Notes that a slot was offered to be given back, and whether all of it went.
     pub(crate) fn gave_back(&mut self, slot: usize, complete: bool) {
         self.set_draining(slot, !complete);
@@ -478,101 +469,5 @@ impl<'a, B: Backend> Locked<'a, B> {
             self.ledger.add_to_pool(Spare { frame, zero: false });
         }
         Ok(())
-    }
-
-    /// Frames that may stay mapped in slots without a sequence.
-    pub(crate) fn warm_limit(&self) -> usize {
-        match self.ledger.created > self.ledger.limit {
-            true => 0,
-            false => self.config.warm_bytes / self.shared.space.caps.frame_bytes,
-        }
-    }
-
-    /// Frames mapped in slots without a sequence.
-    pub(crate) fn warm_frames(&self) -> usize {
-        let idle = self.holdings.iter().filter(|holding| holding.idle);
-        idle.map(|holding| holding.frames).sum()
-    }
-
-    /// The slot without a sequence that fits best for `target` frames in each region: the smallest that has them all, or
-    /// else the one that has most. `None` when no such slot has any memory.
-    pub(crate) fn best_fit(&self, target: usize) -> Option<usize> {
-        let warm = self.holdings.iter().enumerate().filter(|(_, holding)| holding.idle);
-        let sizes = warm.filter_map(|(slot, holding)| Some((slot, holding.body.as_ref()?.covered())));
-        sizes
-            .filter(|&(_, covered)| covered > 0)
-            .min_by_key(|&(_, covered)| match covered >= target {
-                true => (false, covered),
-                false => (true, usize::MAX - covered),
-            })
-            .map(|(slot, _)| slot)
-    }
-
-    /// Takes what no sequence needs until no more exists than the limit allows.
-    pub(crate) fn obey_limit(&mut self) {
-        self.shrink_pool();
-        self.reclaim_while(&[], |locked| locked.ledger.created > locked.ledger.limit);
-    }
-
-    /// Makes room for `need` frames by taking what no sequence needs: first slots without a sequence, then what slots
-    /// have beyond what they must keep, and only as much as is needed.
-    pub(crate) fn reclaim(&mut self, need: usize, spared: &[usize]) {
-        self.reclaim_while(spared, |locked| locked.ledger.room() < need);
-    }
-
-    fn reclaim_while(&mut self, spared: &[usize], lacking: impl Fn(&Self) -> bool) {
-        for idle in [true, false] {
-            for slot in 0..self.holdings.len() {
-                if !lacking(self) {
-                    return;
-                }
-                let holding = &self.holdings[slot];
-                if holding.idle != idle || holding.draining || spared.contains(&slot) {
-                    continue;
-                }
-                let keep = if idle { 0 } else { holding.keep };
-                if self.fence_pending(slot) {
-                    continue;
-                }
-                if let Some(mut body) = self.try_take(slot) {
-                    if body.surplus(keep) > 0 {
-                        self.shorten(slot, &mut body, keep);
-                    }
-                    self.put(slot, body);
-                }
-            }
-        }
-    }
-
-    /// Frames that sequences could get: those there is room for, and those that nobody needs.
-    pub(crate) fn free_frames(&mut self) -> usize {
-        let unneeded = (0..self.holdings.len()).map(|slot| self.unneeded(slot)).sum::<usize>();
-        let ledger = &self.ledger;
-        // What the mapper thread was promised is for nobody's rows.
-        let reclaimable = ledger.pool().len() + unneeded;
-        let needed = ledger.created.saturating_sub(reclaimable);
-        ledger.limit.saturating_sub(needed)
-    }
-
-    /// Frames that could be taken from a slot now.
-    fn unneeded(&mut self, slot: usize) -> usize {
-        let holding = &self.holdings[slot];
-        if holding.idle {
-            return holding.frames;
-        }
-        if !holding.draining && !holding.closing {
-            return holding.surplus();
-        }
-        if self.fence_pending(slot) {
-            return 0;
-        }
-        let holding = &self.holdings[slot];
-        let Some(body) = &holding.body else { return 0 };
-        // Others may have what it shares.
-        let frames = body
-            .regions
-            .iter()
-            .flat_map(|region| region.frames.iter().skip(holding.keep));
-        frames.filter(|&&frame| self.ledger.count(frame) == 1).count()
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
 use fused_model::{Event, Request, generate};
+use vattn::Config;
 
 use crate::arms::{ARMS, Arm, KvChoice};
 use crate::error::BenchError;
@@ -153,7 +154,10 @@ impl Bench<'_> {
             KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
             KvChoice::Paged => PagedKv::new(geometry).map(|kv| Box::new(kv) as _),
             KvChoice::Virtual => {
-                VirtualKv::new(geometry, FRAME_BYTES, self.settings.kv_budget).map(|kv| Box::new(kv) as _)
+                // As an engine that stays up has it: a finished text leaves its memory for the next one.
+                let budget = self.settings.kv_budget;
+                let config = Config::new(budget).warm_bytes(budget);
+                VirtualKv::with_config(geometry, FRAME_BYTES, config).map(|kv| Box::new(kv) as _)
             }
         };
         store.map_err(|error| BenchError::Model(error.into()))

@@ -54,8 +54,17 @@ impl VirtualKv {
     /// # Errors
     /// [`KvError::Allocator`] when the frame is not a multiple of the system's page or addresses cannot be had.
     pub fn new(geometry: &KvGeometry, frame_bytes: usize, budget_bytes: usize) -> Result<Self, KvError> {
-        let cache = KvCache::new(shape(geometry, frame_bytes)?, budget_bytes)?;
-        Ok(Self::over(cache, geometry, budget_bytes))
+        Self::with_config(geometry, frame_bytes, Config::new(budget_bytes))
+    }
+
+    /// A store whose physical memory comes in frames of `frame_bytes`, with the budget of a configuration, and with what that
+    /// says of memory kept for sequences to come.
+    ///
+    /// # Errors
+    /// As [`VirtualKv::new`]; also when there can be no mapper thread.
+    pub fn with_config(geometry: &KvGeometry, frame_bytes: usize, config: Config) -> Result<Self, KvError> {
+        let cache = KvCache::with_config(shape(geometry, frame_bytes)?, config)?;
+        Ok(Self::over(cache, geometry, config.budget_bytes))
     }
 }
 

@@ -41,7 +41,10 @@ fn growth_bytes_make_steps_rare_and_yield_to_the_budget() {
     assert_eq!(cache.stats().ahead_bytes, 6 * FRAME);
     assert_eq!(cache.free_frames(), 12);
     let other = cache.admit(10).unwrap();
-    assert_eq!((cache.stats().ahead_bytes, cache.stats().mapped_bytes), (0, 12 * FRAME));
+    assert_eq!(
+        (cache.stats().ahead_bytes, cache.stats().mapped_bytes),
+        (2 * FRAME, 14 * FRAME)
+    );
     cache.audit().unwrap();
     cache.free(other).unwrap();
 }
@@ -94,6 +97,36 @@ fn what_a_sequence_inherited_is_taken_back_when_its_batch_needs_room() {
     // 4 and 1 frames more for each region; the budget has 5, and the rest is with the heir, of the same batch.
     cache.grow_batch(&[(heir, 3), (other, 10)]).unwrap();
     assert_eq!((cache.stats().mapped_bytes, cache.stats().ahead_bytes), (14 * FRAME, 0));
+    cache.audit().unwrap();
+}
+
+#[test]
+fn what_is_warm_never_adds_to_the_most_that_was_needed() {
+    let (mut cache, sim) = cache(Config::new(usize::MAX).warm_bytes(100 * FRAME));
+    let (long, short) = (cache.admit(16).unwrap(), cache.admit(4).unwrap());
+    assert_eq!(sim.frames(), 20);
+    cache.free(long).unwrap();
+    assert_eq!(sim.frames(), 20);
+    // A sequence that grows takes the place of what the other has left, no more than it needs.
+    for len in (6..=20).step_by(2) {
+        cache.grow(short, len).unwrap();
+        assert_eq!(
+            (sim.frames(), cache.stats().warm_bytes),
+            (20, (20 - len) * FRAME),
+            "{len} tokens"
+        );
+        cache.audit().unwrap();
+    }
+    cache.grow(short, 22).unwrap();
+    assert_eq!(sim.frames(), 22);
+    // So does one that inherits: what is beyond its rows goes to the other.
+    cache.free(short).unwrap();
+    let (heir, other) = (cache.admit(2).unwrap(), cache.open().unwrap());
+    assert_eq!(cache.stats().ahead_bytes, 20 * FRAME);
+    cache.grow(other, 10).unwrap();
+    assert_eq!((sim.frames(), cache.stats().ahead_bytes), (22, 10 * FRAME));
+    cache.grow(heir, 12).unwrap();
+    assert_eq!((sim.frames(), cache.stats().map_calls), (22, cache.stats().map_calls));
     cache.audit().unwrap();
 }
 

@@ -105,6 +105,15 @@ impl<B: Backend> Pair<B> {
         Self::with_config(backend, geometry, config, (growth - 1) * frame)
     }
 
+    /// With memory that freed sequences leave.
+    fn with_warm(backend: B, geometry: Geometry, growth: usize) -> Self {
+        let frame = geometry.frame_bytes();
+        let config = Config::new(40 * frame)
+            .warm_bytes(10 * frame)
+            .growth_bytes(growth * frame);
+        Self::with_config(backend, geometry, config, usize::MAX)
+    }
+
     /// With memory ahead and warm, and the mapper thread at work.
     fn with_mapper(backend: B, geometry: Geometry, growth: usize) -> Self {
         let frame = geometry.frame_bytes();
@@ -409,6 +418,11 @@ fn plain(frame_bytes: usize) -> Geometry {
 #[test]
 fn a_hundred_thousand_operations_over_the_model_of_memory_lose_no_byte() {
     endure(Pair::new(SimBackend::new(PAGE), plain(PAGE), 3), 16, 1);
+    endure(
+        Pair::with_warm(SimBackend::new(PAGE).like_files(), plain(PAGE), 1),
+        64,
+        4,
+    );
     endure(Pair::with_mapper(SimBackend::new(PAGE), plain(PAGE), 2), 64, 16);
 }
 
@@ -436,7 +450,9 @@ proptest! {
         ops in vec(op(), 1..80),
     ) {
         let memory = SimBackend::new(geometry.frame_bytes());
-        Pair::new(if like_files { memory.like_files() } else { memory }, geometry, growth).run(&ops);
+        let memory = if like_files { memory.like_files() } else { memory };
+        Pair::new(memory.clone(), geometry, growth).run(&ops);
+        Pair::with_warm(memory, geometry, growth).run(&ops);
     }
 
     #[test]
