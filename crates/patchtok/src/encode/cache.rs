@@ -19,22 +19,32 @@ pub(super) const LONGEST_STORED: usize = 255;
 /// Most tokens that an entry of the table holds itself.
 pub(super) const INLINE: usize = 4;
 
-/// Number of sets of the table of words; 1 MiB in all.
-const WORD_SETS: u32 = 1 << 13;
+/// Entries of the table of words, of 32 bytes each.
+pub(super) const WORDS: usize = 1 << 16;
 
 /// Bounds of the store, in words and in bytes and tokens of words. It is emptied when it is full.
 const MAX_WORDS: usize = 1 << 17;
 const MAX_LENGTHS: usize = 1 << 21;
 
-/// What a table is asked for: up to fifteen bytes and, in the byte behind them, how many.
+/// What a table is asked for: up to fifteen bytes and, in the byte behind them, how many. 0 stands for
+/// nothing.
 pub(super) type Key = u128;
 
-/// The key of the first `length` bytes of `head`, of which there are at most [`LONGEST`].
-#[inline]
+/// Marks of the key of a word, in bits that the number of its bytes leaves: a chunk starts with it, or starts and
+/// ends with it.
+pub(super) const STARTS: Key = 1 << MARKS_SHIFT;
+pub(super) const ALONE: Key = 2 << MARKS_SHIFT;
+const MARKS_SHIFT: u32 = 126;
+
+/// The key of what is too long for one.
+pub(super) const LONG: Key = (HEAD as Key) << (8 * LONGEST);
+
+/// The key of the first `length` bytes of `head`, [`LONG`] if these are more than [`LONGEST`].
+#[inline(always)]
 pub(super) fn key(head: [u8; HEAD], length: usize) -> Key {
     /// Ones where the bytes of a word are.
-    const MASKS: [Key; HEAD] = {
-        let mut masks = [0; HEAD];
+    const MASKS: [Key; HEAD + 1] = {
+        let mut masks = [0; HEAD + 1];
         let mut length = 1;
         while length < HEAD {
             masks[length] = Key::MAX >> (8 * (HEAD - length));
@@ -42,90 +52,124 @@ pub(super) fn key(head: [u8; HEAD], length: usize) -> Key {
         }
         masks
     };
+    let length = length.min(HEAD);
     u128::from_le_bytes(head) & MASKS[length] | (length as Key) << (8 * LONGEST)
 }
 
-/// Tokens of a key: up to [`INLINE`] ids, and how many in the upper eight bits of the first (an
-/// id has 24, see `model::MAX_VOCAB`). If there are more, the second is their place in the store.
+/// Tokens of a key: up to [`INLINE`], and how many in three bits of the last that no token has. If
+/// there are more, the first is their place in a store and the second their number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tokens([u32; INLINE]);
 
+/// Where the number of tokens stands in the last of them.
+const COUNT_SHIFT: u32 = 24;
+const COUNT: u32 = 7 << COUNT_SHIFT;
+
 impl Tokens {
-    /// None if there are too many.
-    #[inline]
-    pub(super) fn new(ids: &[u32]) -> Option<Self> {
+    /// The `count` tokens `ids`, which are at `place` in a store.
+    pub(super) fn new(ids: &[u32], place: u32) -> Self {
         let mut tokens = [0; INLINE];
-        tokens.get_mut(..ids.len())?.copy_from_slice(ids);
-        tokens[0] |= (ids.len() as u32) << 24;
-        Some(Tokens(tokens))
+        match tokens.get_mut(..ids.len()) {
+            Some(room) => room.copy_from_slice(ids),
+            None => tokens[..2].copy_from_slice(&[place, ids.len() as u32]),
+        }
+        tokens[INLINE - 1] |= (ids.len().min(INLINE + 1) as u32) << COUNT_SHIFT;
+        Tokens(tokens)
     }
 
-    #[inline]
+    /// How many there are; more than [`INLINE`] if they are not here.
+    #[inline(always)]
     pub(super) fn count(self) -> usize {
-        (self.0[0] >> 24) as usize
+        (self.0[INLINE - 1] >> COUNT_SHIFT & 7) as usize
     }
 
-    /// The ids, if there are not more than [`INLINE`]; what stands behind them means nothing.
-    #[inline]
+    /// The tokens, if there are not more than [`INLINE`]; what stands behind them means nothing.
+    #[inline(always)]
     pub(super) fn ids(self) -> [u32; INLINE] {
-        let [first, second, third, fourth] = self.0;
-        [first & 0x00FF_FFFF, second, third, fourth]
+        let [first, second, third, last] = self.0;
+        [first, second, third, last & !COUNT]
     }
 }
 
-/// Two entries that share a cache line and a hash.
+/// A key and its tokens, within a line of the cache.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Set {
-    keys: [Key; 2],
-    tokens: [Tokens; 2],
+#[repr(align(32))]
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) tokens: Tokens,
 }
 
-impl Set {
-    const EMPTY: Set = Set {
-        keys: [0; 2],
-        tokens: [Tokens([0; INLINE]); 2],
-    };
-}
+const EMPTY: Entry = Entry {
+    key: 0,
+    tokens: Tokens([0; INLINE]),
+};
 
-/// A table from keys to a few tokens. What is not in it must be found otherwise.
+/// A table from keys to a few tokens, of `ENTRIES` entries, a power of two. A key has one place at which it is
+/// looked for at once, and else it may be anywhere in the group of that place. What is not there must be found
+/// otherwise.
 #[derive(Debug)]
-pub(super) struct Table {
-    sets: Box<[Set]>,
-    shift: u32,
+pub(super) struct Table<const ENTRIES: usize> {
+    entries: Box<[Entry; ENTRIES]>,
+    /// Which of a full group is the next to be lost.
+    turn: usize,
 }
 
-impl Table {
-    /// A table of `sets` times two entries, a power of two.
-    pub(super) fn new(sets: u32) -> Self {
+/// Entries of a group.
+const GROUP: usize = 8;
+
+impl<const ENTRIES: usize> Default for Table<ENTRIES> {
+    fn default() -> Self {
+        let entries = vec![EMPTY; ENTRIES].into_boxed_slice();
         Table {
-            sets: vec![Set::EMPTY; sets as usize].into_boxed_slice(),
-            shift: 64 - sets.trailing_zeros(),
+            entries: entries.try_into().expect("there are so many entries"),
+            turn: 0,
         }
     }
+}
 
-    /// The tokens of `key`, which is not 0, if the table has it.
-    #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<Tokens> {
-        let set = &self.sets[self.home(key)];
-        // Without a branch on which of the two it is.
-        let entry = usize::from(set.keys[1] == key);
-        (set.keys[entry] == key).then_some(set.tokens[entry])
+impl<const ENTRIES: usize> Table<ENTRIES> {
+    fn clear(&mut self) {
+        self.entries.fill(EMPTY);
     }
 
-    /// Remembers the tokens of `key`; of its set the entry that came first is lost.
+    /// The place at which `key` is looked for at once.
+    #[inline(always)]
+    pub(super) fn first_place(key: Key) -> usize {
+        let folded = key as u64 ^ ((key >> 64) as u64).rotate_left(32);
+        let hash = folded.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> (u64::BITS - ENTRIES.trailing_zeros())) as usize
+    }
+
+    /// The entry at a place.
+    #[inline(always)]
+    pub(super) fn at(&self, place: usize) -> &Entry {
+        &self.entries[place % ENTRIES]
+    }
+
+    /// The tokens of `key`, if the table has it. They are at its first place from now on.
+    pub(super) fn get(&mut self, key: Key) -> Option<Tokens> {
+        let (group, first) = self.group(key);
+        let place = group.iter().position(|entry| entry.key == key)?;
+        group.swap(place, first);
+        Some(group[first].tokens)
+    }
+
+    /// Remembers the tokens of `key`, which it does not have, at its first place. What was there goes to another of
+    /// its group.
     pub(super) fn insert(&mut self, key: Key, tokens: Tokens) {
-        let home = self.home(key);
-        let set = &mut self.sets[home];
-        set.keys = [key, set.keys[0]];
-        set.tokens = [tokens, set.tokens[0]];
+        self.turn = (self.turn + 1) % GROUP;
+        let turn = self.turn;
+        let (group, first) = self.group(key);
+        let place = group.iter().position(|entry| entry.key == 0).unwrap_or(turn);
+        group[place] = group[first];
+        group[first] = Entry { key, tokens };
     }
 
-    #[inline]
-    fn home(&self, key: Key) -> usize {
-        let low = (key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let high = ((key >> 64) as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        ((low ^ high) >> self.shift) as usize
+    /// The group of `key`, and its first place in it.
+    fn group(&mut self, key: Key) -> (&mut [Entry], usize) {
+        let place = Self::first_place(key);
+        let first = place % GROUP;
+        (&mut self.entries[place - first..][..GROUP], first)
     }
 }
 
@@ -135,58 +179,45 @@ struct Stored {
     bytes: u32,
     tokens: u32,
     length: u8,
+    /// Those of its key.
+    marks: u8,
     count: u8,
 }
 
 /// Words and their tokens, of bounded size.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Words {
-    table: Table,
+    pub(super) table: Table<WORDS>,
     stored: HashTable<Stored>,
     bytes: Vec<u8>,
     tokens: Vec<u32>,
 }
 
-impl Default for Words {
-    fn default() -> Self {
-        Words {
-            table: Table::new(WORD_SETS),
-            stored: HashTable::new(),
-            bytes: Vec::new(),
-            tokens: Vec::new(),
-        }
-    }
-}
-
 impl Words {
     /// Forgets all words. Keeps the memory.
     fn clear(&mut self) {
-        self.table.sets.fill(Set::EMPTY);
+        self.table.clear();
         self.stored.clear();
         self.bytes.clear();
         self.tokens.clear();
     }
 
-    /// The tokens of a word, if the table has it.
-    #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<Tokens> {
-        self.table.get(key)
-    }
-
-    /// The tokens of a word in the table that has more than its entry holds.
-    pub(super) fn overflowing(&self, tokens: Tokens) -> &[u32] {
-        let start = tokens.0[1] as usize;
-        &self.tokens[start..start + tokens.count()]
-    }
-
-    /// The tokens of `word`, which the table does not have, out of the store or from `encode`, which
-    /// appends them to what it is given. The table has it from now on if `key` is given.
-    pub(super) fn fill(&mut self, word: &[u8], key: Option<Key>, encode: impl FnOnce(&mut Vec<u32>)) -> &[u32] {
+    /// The tokens of `word`, which the table does not have in an entry: out of the store, or from `encode`,
+    /// which appends them to what it is given. If it is short enough, the table has its `key` from now on.
+    pub(super) fn get(&mut self, word: &[u8], key: Key, encode: impl FnOnce(&mut Vec<u32>)) -> &[u32] {
         fn bytes_of<'w>(bytes: &'w [u8], stored: &Stored) -> &'w [u8] {
             &bytes[stored.bytes as usize..][..usize::from(stored.length)]
         }
-        let hash = hash(word);
-        let found = self.stored.find(hash, |stored| bytes_of(&self.bytes, stored) == word);
+        let is_short = word.len() <= LONGEST;
+        if is_short && let Some(tokens) = self.table.get(key) {
+            let [place, count, ..] = tokens.0;
+            return &self.tokens[place as usize..][..count as usize];
+        }
+        let marks = (key >> MARKS_SHIFT) as u8;
+        let hash = hash(word, marks);
+        let found = self.stored.find(hash, |stored| {
+            bytes_of(&self.bytes, stored) == word && stored.marks == marks
+        });
         let stored = match found {
             Some(stored) => *stored,
             None => {
@@ -199,26 +230,26 @@ impl Words {
                     bytes: self.bytes.len() as u32,
                     tokens: start as u32,
                     length: word.len() as u8,
+                    marks,
                     count: (self.tokens.len() - start) as u8,
                 };
                 self.bytes.extend_from_slice(word);
                 let bytes = &self.bytes;
-                self.stored
-                    .insert_unique(hash, stored, |stored| self::hash(bytes_of(bytes, stored)));
+                let hash_of = |stored: &Stored| self::hash(bytes_of(bytes, stored), stored.marks);
+                self.stored.insert_unique(hash, stored, hash_of);
                 stored
             }
         };
         let tokens = &self.tokens[stored.tokens as usize..][..usize::from(stored.count)];
-        if let Some(key) = key {
-            let tokens = Tokens::new(tokens).unwrap_or(Tokens([u32::from(stored.count) << 24, stored.tokens, 0, 0]));
-            self.table.insert(key, tokens);
+        if is_short {
+            self.table.insert(key, Tokens::new(tokens, stored.tokens));
         }
         tokens
     }
 }
 
-fn hash(word: &[u8]) -> u64 {
-    Hasher::with_seed(0).hash_one(word)
+fn hash(word: &[u8], marks: u8) -> u64 {
+    Hasher::with_seed(u64::from(marks)).hash_one(word)
 }
 
 /// Sequences of tokens and what became of them, of bounded size.

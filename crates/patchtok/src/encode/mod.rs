@@ -14,6 +14,7 @@ mod merges;
 pub(crate) mod min_tokens;
 mod phrases;
 mod pool;
+mod prefetch;
 pub(crate) mod reference;
 mod scan;
 mod spine;
@@ -32,7 +33,7 @@ pub(crate) use crate::split::pieces::Start;
 use crate::split::{self, pieces};
 use linear::{Tables, Trie};
 use min_tokens::MinTokens;
-use phrases::{CUT, Pending, Phrases};
+use phrases::{Pending, Phrases};
 use spine::Spines;
 use words::Words;
 
@@ -40,6 +41,7 @@ use words::Words;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     cache: cache::Words,
+    batch: words::Batch,
     pending: Pending,
     scratch: Scratch,
 }
@@ -256,7 +258,7 @@ impl Encoder {
         let mut bytes = std::mem::take(&mut scratch.bytes);
         bytes.clear();
         for token in tokens {
-            bytes.extend_from_slice(model.vocab().get(token & !CUT).unwrap_or(&[]));
+            bytes.extend_from_slice(model.vocab().get(*token).unwrap_or(&[]));
         }
         self.merge(model, &bytes, self.all, scratch, out);
         scratch.bytes = bytes;

@@ -6,7 +6,7 @@ use super::Memory;
 
 /// Keeps memory from call to call, one for each thread that encodes at the same time.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<Memory>>);
+pub(crate) struct Pool(Mutex<Vec<Box<Memory>>>);
 
 impl Pool {
     /// Memory that nobody uses.
@@ -17,7 +17,7 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Memory>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<Memory>>> {
         // The list is whole whatever its last user did.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -34,7 +34,7 @@ impl Clone for Pool {
 #[derive(Debug)]
 pub(crate) struct Pooled<'p> {
     /// None until it is used, if the pool had none.
-    memory: Option<Memory>,
+    memory: Option<Box<Memory>>,
     pool: &'p Pool,
 }
 

@@ -14,10 +14,26 @@ struct Item {
     result: u32,
 }
 
+/// Many sequences are not longer than this.
+const SHORT: usize = 8;
+
 /// Appends to `out` what `tokens`, at most [`LIMIT`] of them, become. `pair` gives the rank of the
 /// merge of two tokens and its result. O(n²) steps, O(n) lookups.
 #[inline]
 pub(super) fn merge(
+    tokens: impl ExactSizeIterator<Item = u32>,
+    pair: impl Fn(u32, u32) -> (u32, u32),
+    out: &mut Vec<u32>,
+) {
+    match tokens.len() {
+        ..=SHORT => merge_in::<SHORT>(tokens, pair, out),
+        _ => merge_in::<LIMIT>(tokens, pair, out),
+    }
+}
+
+/// [`merge`] for at most `MOST` tokens.
+#[inline]
+fn merge_in<const MOST: usize>(
     tokens: impl ExactSizeIterator<Item = u32>,
     pair: impl Fn(u32, u32) -> (u32, u32),
     out: &mut Vec<u32>,
@@ -27,7 +43,7 @@ pub(super) fn merge(
         rank: NO_RANK,
         result: 0,
     };
-    let mut items = [none; LIMIT];
+    let mut items = [none; MOST];
     let items = &mut items[..tokens.len()];
     for (item, token) in items.iter_mut().zip(tokens) {
         item.token = token;

@@ -1,28 +1,83 @@
 //! The first stage: the words of a text and their tokens, out of the cache.
+//!
+//! Words are collected with their keys and then looked up one after the other in a loop that does
+//! nothing else, so that the processor waits for several entries of the table at a time.
 
-use super::cache::{self, INLINE};
-use super::phrases::{CUT, Pending, Phrases};
+use super::cache::{self, INLINE, Key};
+use super::phrases::{Pending, Phrases};
+use super::prefetch::prefetch;
 use super::{Encoder, Memory, Scratch};
 use crate::model::Model;
 use crate::split::pieces::{self, Piece, Start};
 
-/// Tokens that are collected before they are moved on.
-const BUFFER: usize = 128;
+type Table = cache::Table<{ cache::WORDS }>;
+const _: () = assert!(cache::WORDS == 1 << u16::BITS, "places have 16 bits");
+
+/// Words that are looked up together.
+const BATCH: usize = 64;
 
 /// Tokens of words that are collected before they are joined to phrases.
-const BATCH: usize = 2048;
+const ENOUGH: usize = 1024;
+
+/// Words that are looked up together, and their tokens.
+#[derive(Debug)]
+pub(super) struct Batch {
+    keys: [Key; BATCH],
+    /// Where they are looked for in the table.
+    places: [u16; BATCH],
+    /// Where they start, and behind the last start where the last word ends.
+    starts: [usize; BATCH + 1],
+    /// Before which of them a chunk ends.
+    cuts: u64,
+    tokens: Room,
+}
+
+/// Room for the tokens of a batch. All that an entry can hold is copied, whatever it holds.
+type Room = [u32; BATCH * INLINE + MORE];
+
+/// Room for a word of more tokens.
+const MORE: usize = cache::LONGEST_STORED;
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            keys: [0; BATCH],
+            places: [0; BATCH],
+            starts: [0; BATCH + 1],
+            cuts: 0,
+            tokens: [0; BATCH * INLINE + MORE],
+        }
+    }
+}
+
+impl Batch {
+    /// Marks the keys of words with which chunks start and end, as far as it is known.
+    fn mark(&mut self, table: &Table) {
+        let mut cuts = std::mem::take(&mut self.cuts);
+        let alone = cuts & cuts >> 1;
+        while cuts != 0 {
+            let place = cuts.trailing_zeros() as usize;
+            cuts &= cuts - 1;
+            let key = &mut self.keys[place];
+            *key |= cache::STARTS | Key::from(alone >> place & 1) << cache::ALONE.trailing_zeros();
+            let entry = Table::first_place(*key);
+            self.places[place] = entry as u16;
+            prefetch(table.at(entry));
+        }
+    }
+}
 
 /// One text on its way. `CHUNKS` says whether there is a second stage.
 pub(super) struct Words<'e, const CHUNKS: bool> {
     encoder: &'e Encoder,
     model: &'e Model,
     phrases: Option<&'e Phrases>,
+    text: &'e str,
     cache: &'e mut cache::Words,
+    batch: &'e mut Batch,
     pending: &'e mut Pending,
     scratch: &'e mut Scratch,
     out: &'e mut Vec<u32>,
-    buffer: [u32; BUFFER],
-    filled: usize,
 }
 
 impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
@@ -30,13 +85,16 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
     pub(super) fn encode(
         encoder: &'e Encoder,
         model: &'e Model,
-        text: &str,
+        text: &'e str,
         memory: &'e mut Memory,
         out: &'e mut Vec<u32>,
     ) {
-        let mut words = Words::<CHUNKS>::new(encoder, model, memory, out);
-        pieces::for_each::<CHUNKS>(model.splitter(), text, Start::OF_TEXT, |piece| words.piece(text, piece));
-        words.flush();
+        let mut words = Words::<CHUNKS>::new(encoder, model, text, memory, out);
+        let mut count = 0;
+        pieces::for_each::<CHUNKS>(model.splitter(), text, Start::OF_TEXT, |piece| {
+            words.collect(piece, &mut count);
+        });
+        words.look_up(count);
         words.join(true);
     }
 
@@ -46,28 +104,36 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
     pub(super) fn encode_part(
         encoder: &'e Encoder,
         model: &'e Model,
-        text: &str,
+        text: &'e str,
         start: Start,
         limit: usize,
         memory: &'e mut Memory,
         out: &'e mut Vec<u32>,
     ) -> Start {
-        let mut words = Words::<CHUNKS>::new(encoder, model, memory, out);
+        let mut words = Words::<CHUNKS>::new(encoder, model, text, memory, out);
         let mut next = start;
+        let mut count = 0;
         pieces::for_each::<CHUNKS>(model.splitter(), text, start, |piece| {
             if piece.end <= limit {
-                words.piece(text, piece);
+                words.collect(piece, &mut count);
                 next = Start::behind(model.splitter(), text, piece);
             }
         });
-        words.flush();
+        words.look_up(count);
         words.join(false);
         next
     }
 
-    fn new(encoder: &'e Encoder, model: &'e Model, memory: &'e mut Memory, out: &'e mut Vec<u32>) -> Self {
+    fn new(
+        encoder: &'e Encoder,
+        model: &'e Model,
+        text: &'e str,
+        memory: &'e mut Memory,
+        out: &'e mut Vec<u32>,
+    ) -> Self {
         let Memory {
             cache,
+            batch,
             pending,
             scratch,
         } = memory;
@@ -75,80 +141,118 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             encoder,
             model,
             phrases: encoder.phrases.as_ref(),
+            text,
             cache,
+            batch,
             pending,
             scratch,
             out,
-            buffer: [0; BUFFER],
-            filled: 0,
         }
     }
 
     /// Appends to `out` what the memory keeps of the parts of a text.
     pub(super) fn finish(encoder: &'e Encoder, model: &'e Model, memory: &'e mut Memory, out: &'e mut Vec<u32>) {
-        Words::<CHUNKS>::new(encoder, model, memory, out).join(true);
+        Words::<CHUNKS>::new(encoder, model, "", memory, out).join(true);
     }
 
+    /// Adds a word to the batch, in which there are `count`.
     #[inline(always)]
-    fn piece(&mut self, text: &str, piece: Piece) {
-        let length = piece.end - piece.start;
-        if length <= cache::LONGEST
-            && let Some(tokens) = self.cache.get(cache::key(piece.head, length))
-            && tokens.count() <= INLINE
-        {
-            // All that an entry can hold is copied, and then so many count as it holds.
-            let room = &mut self.buffer[self.filled..self.filled + INLINE];
-            room.copy_from_slice(&tokens.ids());
-            if CHUNKS {
-                room[0] |= u32::from(piece.cut) << 31;
-            }
-            self.filled += tokens.count();
-            if self.filled > BUFFER - INLINE {
-                self.flush();
-            }
-        } else {
-            self.miss(text, piece);
+    fn collect(&mut self, piece: Piece, count: &mut usize) {
+        let batch = &mut *self.batch;
+        let key = cache::key(piece.head, piece.end - piece.start);
+        let place = Table::first_place(key);
+        prefetch(self.cache.table.at(place));
+        batch.keys[*count] = key;
+        batch.places[*count] = place as u16;
+        batch.starts[*count] = piece.start;
+        batch.starts[*count + 1] = piece.end;
+        if CHUNKS {
+            batch.cuts |= u64::from(piece.cut) << *count;
+        }
+        *count += 1;
+        if *count == BATCH {
+            self.look_up(BATCH);
+            *count = 0;
         }
     }
 
-    /// A word that the table does not hold, or not in its entry.
+    /// Moves the tokens of the `count` words of the batch on.
+    #[inline(never)]
+    fn look_up(&mut self, count: usize) {
+        if CHUNKS {
+            self.batch.mark(&self.cache.table);
+        }
+        let (mut done, mut filled) = (0, 0);
+        loop {
+            let Batch {
+                keys, places, tokens, ..
+            } = &mut *self.batch;
+            let (keys, places) = (&keys[done..count], &places[done..count]);
+            let passed;
+            (passed, filled) = copy_known(keys, places, &self.cache.table, tokens, filled);
+            done += passed;
+            if done == count {
+                break;
+            }
+            filled = self.miss(done, filled);
+            done += 1;
+        }
+        self.flush(filled);
+    }
+
+    /// Puts the tokens of the word at `place`, which is not where it is looked for at once, behind the first
+    /// `filled` ones of the room. Returns how many are there, if not all are moved on.
     #[cold]
     #[inline(never)]
-    fn miss(&mut self, text: &str, piece: Piece) {
-        self.flush();
-        let word = &text.as_bytes()[piece.start..piece.end];
-        let sink = if CHUNKS {
-            &mut self.pending.tokens
-        } else {
-            &mut *self.out
-        };
-        let start = sink.len();
+    fn miss(&mut self, place: usize, mut filled: usize) -> usize {
+        let Batch {
+            keys, starts, tokens, ..
+        } = &mut *self.batch;
+        let key = keys[place];
+        if let Some(found) = self.cache.table.get(key)
+            && found.count() <= INLINE
+        {
+            tokens[filled..filled + INLINE].copy_from_slice(&found.ids());
+            return filled + found.count();
+        }
+        let word = &self.text.as_bytes()[starts[place]..starts[place + 1]];
+        // It has at most as many tokens as bytes, and the words behind it need their room.
+        if filled + word.len() + (BATCH - place) * INLINE > tokens.len() {
+            self.flush(filled);
+            filled = 0;
+        }
         let mut encode = |out: &mut Vec<u32>| {
-            let limit = self.encoder.inside_words;
+            let start = out.len();
+            // What is a chunk by itself is not joined to anything.
+            let (limit, phrases) = match key & cache::ALONE {
+                0 => (self.encoder.inside_words, self.phrases),
+                _ => (self.encoder.all, None),
+            };
             self.encoder.merge(self.model, word, limit, self.scratch, out);
+            if let Some(phrases) = phrases {
+                phrases.mark(&mut out[start..], key & cache::STARTS != 0);
+            }
         };
         if word.len() > cache::LONGEST_STORED {
-            encode(sink);
-        } else {
-            let key = (word.len() <= cache::LONGEST).then(|| cache::key(piece.head, word.len()));
-            match key.and_then(|key| self.cache.get(key)) {
-                Some(tokens) => sink.extend_from_slice(self.cache.overflowing(tokens)),
-                None => sink.extend_from_slice(self.cache.fill(word, key, encode)),
-            }
+            encode(if CHUNKS {
+                &mut self.pending.tokens
+            } else {
+                &mut *self.out
+            });
+            return 0;
         }
-        if CHUNKS && piece.cut {
-            sink[start] |= CUT;
-        }
+        let found = self.cache.get(word, key, encode);
+        self.batch.tokens[filled..filled + found.len()].copy_from_slice(found);
+        filled + found.len()
     }
 
-    /// Empties the buffer.
+    /// Moves the first `filled` tokens of the room on.
     #[inline]
-    fn flush(&mut self) {
-        let tokens = &self.buffer[..self.filled];
-        self.filled = 0;
+    fn flush(&mut self, filled: usize) {
+        let tokens = &self.batch.tokens[..filled];
         if CHUNKS {
             self.pending.tokens.extend_from_slice(tokens);
-            if self.pending.tokens.len() >= BATCH {
+            if self.pending.tokens.len() >= ENOUGH {
                 self.join(false);
             }
         } else {
@@ -170,4 +274,22 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             });
         }
     }
+}
+
+/// Puts the tokens of the words with these keys and places in the table behind the first `filled` ones of `room`, up
+/// to one that is not there. Returns how many words it passed, and how many tokens there are.
+#[inline(never)]
+fn copy_known(keys: &[Key], places: &[u16], table: &Table, room: &mut Room, mut filled: usize) -> (usize, usize) {
+    let mut passed = 0;
+    for (&key, &place) in keys.iter().zip(places) {
+        let entry = table.at(usize::from(place));
+        room[filled..filled + INLINE].copy_from_slice(&entry.tokens.ids());
+        let count = entry.tokens.count();
+        if entry.key != key || count > INLINE {
+            break;
+        }
+        filled += count;
+        passed += 1;
+    }
+    (passed, filled)
 }
