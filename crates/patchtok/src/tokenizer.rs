@@ -55,8 +55,8 @@ impl std::fmt::Debug for PatchTokenizer {
 }
 
 impl PatchTokenizer {
-    /// Reads a `tokenizer.json`: byte-level BPE with the pre-tokenizer of GPT-2, Llama 3 or Qwen, or
-    /// one that this crate wrote.
+    /// Reads a `tokenizer.json`: byte-level BPE with the pre-tokenizer of GPT-2, the same behind
+    /// `Digits` (SmolLM), of Llama 3 or Qwen, or one that this crate wrote.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Json`] for a file that cannot be read, [`Error::Unsupported`] for
@@ -105,6 +105,26 @@ impl PatchTokenizer {
             None => Ok(tokenizer),
             Some(map) => tokenizer.with_patch_map(map),
         }
+    }
+
+    /// Fails when no vocabulary can be built from this tokenizer, though it is read. Everything that
+    /// counts for one or builds one asks this first.
+    ///
+    /// # Errors
+    /// [`Error::Build`] for a patched tokenizer, for a base that cuts off every digit before other
+    /// pieces, and for a Unigram model, which has no merges to go on with.
+    pub fn check_patchable(&self) -> Result<()> {
+        let splitter = self.model.splitter();
+        let reason = if splitter.is_chunked() || self.patch_map.is_some() {
+            "the base is a patched tokenizer; start from the original one"
+        } else if splitter.chunked().is_none() {
+            "the base cuts off every digit before other pieces, which patched tokenizers do not do yet"
+        } else if self.model.segmentation() == Segmentation::MinTokens {
+            "the base is a Unigram model, which has no merges; start from a BPE model"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Build(reason.into()))
     }
 
     /// Writes `tokenizer.json`, `patch_tokenizer.bin` and, when there is one, `patch_map.json` into

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use super::load::Loader;
-use super::{ChunkCounts, CountSummary, LISTED_DOCUMENTS, Specials, Table, Weight, write_merged, write_tables};
+use super::load::{Loader, check_memory};
+use super::spill::Spill;
+use super::{Basis, ChunkCounts, CountSummary, LISTED_DOCUMENTS, Table, Weight, write_merged, write_tables};
 use crate::corpus::{Record, Records, Rejected};
 use crate::model::Hasher;
 use crate::special::Segment;
@@ -16,6 +17,10 @@ use crate::{Corpus, Error, PatchTokenizer, Result};
 
 /// Tables, each with the chunks of some hashes, so that all threads can add at a time.
 const TABLES: usize = 16;
+
+/// Memory of counting beside the tables: the base, batches on their way, a file that is written.
+/// Measured, see docs/optimizations.md.
+const FIXED_MEMORY: u64 = 100 << 20;
 
 /// Records and bytes that are counted at a time, while the next ones are read.
 const BATCH_RECORDS: usize = 1 << 14;
@@ -69,7 +74,7 @@ impl<'b> ChunkCounter<'b> {
 
     /// Lists at least so many documents of each chunk, which is what
     /// [`VocabBuilder::min_documents`](crate::VocabBuilder::min_documents) may then ask for. By
-    /// default, and in files always, 8.
+    /// default 8. Files of counts say how many they list; of several files the smallest number holds.
     pub fn list_documents(mut self, documents: usize) -> Self {
         self.listed = documents.max(LISTED_DOCUMENTS);
         self
@@ -87,9 +92,10 @@ impl<'b> ChunkCounter<'b> {
         self
     }
 
-    /// Bounds the memory to about `bytes`; what does not fit is kept in files in `folder`, which
-    /// the caller makes and removes. When the distinct chunks are too many to build a vocabulary
-    /// from in this memory, [`count`](ChunkCounter::count) gives a sample of them.
+    /// Plans with `bytes` of memory (`docs/counts.md` says what they bound, and what was measured);
+    /// what does not fit is kept in files in `folder`, which the caller makes and removes. When the
+    /// distinct chunks are too many to build a vocabulary from in this memory,
+    /// [`count`](ChunkCounter::count) gives a sample of them.
     pub fn memory(mut self, bytes: u64, folder: impl Into<PathBuf>) -> Self {
         self.memory = Some((bytes, folder.into()));
         self
@@ -98,22 +104,22 @@ impl<'b> ChunkCounter<'b> {
     /// Counts `corpus`, telling `progress` how far it is.
     ///
     /// # Errors
-    /// Those of [`Corpus::documents`]; [`Error::EmptyCorpus`] when there is no document to learn
-    /// from; [`Error::Io`] and [`Error::Parquet`] when counts cannot be kept in files.
+    /// Those of [`PatchTokenizer::check_patchable`] and of [`Corpus::documents`];
+    /// [`Error::EmptyCorpus`] when there is no document to learn from; [`Error::Io`] and
+    /// [`Error::Parquet`] when counts cannot be kept in files; [`Error::Build`] when no vocabulary can
+    /// be built in the memory given, with the number of bytes that would do.
     pub fn count(&self, corpus: &Corpus, mut progress: impl FnMut(Counting)) -> Result<ChunkCounts> {
-        let mut run = self.run(corpus, &mut progress)?;
         let budget = self.memory.as_ref().map(|(bytes, _)| *bytes);
-        let loader = Loader {
-            specials: Specials::of(self.base),
-            listed: self.listed,
-            budget,
-        };
+        check_memory(budget)?;
+        let basis = Basis::of(self.base)?;
+        let mut run = self.run(&basis, corpus, &mut progress)?;
+        let loader = Loader { basis: &basis, budget };
         let rejected = std::mem::take(&mut run.rejected);
-        let mut counts = if run.files.is_empty() && loader.fits(&run.tables) {
-            loader.tables(std::mem::take(&mut run.tables), run.documents)?
+        let mut counts = if run.spill.is_empty() && loader.fits(&run.tables) {
+            loader.tables(std::mem::take(&mut run.tables), run.documents, self.listed)?
         } else {
             run.spill()?;
-            loader.files(&run.files)?
+            loader.files(&run.spill.paths())?
         };
         counts.summary.rejected = rejected;
         if counts.summary.documents == 0 {
@@ -137,23 +143,25 @@ impl<'b> ChunkCounter<'b> {
         mut progress: impl FnMut(Counting),
     ) -> Result<CountSummary> {
         let path = path.as_ref();
-        let mut run = self.run(corpus, &mut progress)?;
-        let mut summary = if run.files.is_empty() {
-            write_tables(&run.tables, run.documents, &Specials::of(self.base), path)?
+        let basis = Basis::of(self.base)?;
+        let mut run = self.run(&basis, corpus, &mut progress)?;
+        let mut summary = if run.spill.is_empty() {
+            write_tables(&run.tables, run.documents, &basis, self.listed, path)?
         } else {
             run.spill()?;
-            write_merged(&Specials::of(self.base), &run.files, self.listed, path)?
+            write_merged(&basis, &run.spill.paths(), path)?
         };
         summary.rejected = run.rejected;
         Ok(summary)
     }
 
-    fn run(&self, corpus: &Corpus, progress: &mut dyn FnMut(Counting)) -> Result<Run<'_>> {
+    fn run<'r>(&'r self, basis: &'r Basis, corpus: &Corpus, progress: &mut dyn FnMut(Counting)) -> Result<Run<'r>> {
         let mut run = Run {
             counter: self,
+            basis,
             tables: (0..TABLES).map(|_| Table::default()).collect(),
             documents: Weight::default(),
-            files: Vec::new(),
+            spill: Spill::default(),
             rejected: Rejected::default(),
             counting: Counting::default(),
         };
@@ -196,10 +204,11 @@ impl HeldOut {
 /// Counts so far.
 struct Run<'c> {
     counter: &'c ChunkCounter<'c>,
+    basis: &'c Basis,
     tables: Vec<Table>,
     documents: Weight,
     /// Counts that did not fit into memory.
-    files: Vec<PathBuf>,
+    spill: Spill,
     rejected: Rejected,
     counting: Counting,
 }
@@ -248,6 +257,7 @@ impl Run<'_> {
             .collect();
         // The first error in the order of the corpus, not the one that a thread met first.
         let cut = cut.into_iter().collect::<Result<Vec<_>>>()?;
+        self.tables.iter().try_for_each(Table::check_room)?;
         self.tables.par_iter_mut().enumerate().for_each(|(number, table)| {
             for document in cut.iter().filter_map(|(cut, _)| cut.as_ref()) {
                 for &(hash, start, length) in &document.chunks {
@@ -270,9 +280,9 @@ impl Run<'_> {
             self.counting.bytes += document.text.len() as u64;
         }
         if let Some((memory, _)) = &counter.memory {
-            // Sorting and writing take as much again as half of the tables.
+            // Sorting and writing may take as much again.
             let taken: usize = self.tables.iter().map(Table::memory).sum();
-            if taken as u64 > memory / 2 {
+            if taken as u64 > memory.saturating_sub(FIXED_MEMORY) / 2 {
                 self.spill()?;
             }
         }
@@ -284,9 +294,8 @@ impl Run<'_> {
         let Some((_, folder)) = &self.counter.memory else {
             return Ok(());
         };
-        let path = folder.join(format!("counts-{}.parquet", self.files.len()));
-        write_tables(&self.tables, self.documents, &Specials::of(self.counter.base), &path)?;
-        self.files.push(path);
+        let (tables, listed) = (&self.tables, self.counter.listed);
+        self.spill.add(folder, tables, self.documents, self.basis, listed)?;
         self.tables.fill_with(Table::default);
         self.documents = Weight::default();
         Ok(())
@@ -317,9 +326,10 @@ impl ChunkCounter<'_> {
         let splitter = base.splitter().chunked().unwrap_or(base.splitter());
         self.base.specials().for_each(&text, |segment| match segment {
             Segment::Text(text) => splitter.for_each(text, |chunk| cut.push(chunk)),
+            // The bytes of a special token are its text.
             Segment::Special(id) => {
-                let special = base.specials().iter().find(|special| special.id == id);
-                special.into_iter().for_each(|special| cut.push(&special.content));
+                let content = base.vocab().get(id).and_then(|token| std::str::from_utf8(token).ok());
+                content.into_iter().for_each(|content| cut.push(content));
             }
         });
         Ok((Some(cut), rejected))

@@ -13,12 +13,18 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::{Row, Weight};
+use super::{Basis, LISTED_DOCUMENTS, Row, Weight};
 use crate::columns::{Column, ParquetFile, Values};
 use crate::{Error, Result, files};
 
 /// Key of the footer that names the format, and its value.
 const FORMAT: (&str, &str) = ("format", "patchtok.chunk_counts.v1");
+
+/// Key of the footer that names how the base cuts text.
+const BASE: &str = "base";
+
+/// Key of the footer that says how many documents of a chunk are listed at most.
+const LISTED: &str = "listed_documents";
 
 const SCHEMA: &str = "message chunk_counts {
     required binary chunk (STRING);
@@ -50,10 +56,20 @@ pub(super) struct Writer<'f> {
     repetitions: Vec<i16>,
 }
 
-/// Writes a file of the rows that `fill` gives, in order.
-pub(super) fn write(path: &Path, fill: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Result<()> {
+/// Writes a file of the rows that `fill` gives, in order; they list at most `listed` documents.
+pub(super) fn write(
+    path: &Path,
+    basis: &Basis,
+    listed: usize,
+    fill: impl FnOnce(&mut Writer<'_>) -> Result<()>,
+) -> Result<()> {
     files::write_with(path, |file| {
-        let mut writer = Writer::new(path, file).map_err(failed(path))?;
+        let pairs = [
+            (FORMAT.0, FORMAT.1.to_owned()),
+            (BASE, basis.name().to_owned()),
+            (LISTED, listed.to_string()),
+        ];
+        let mut writer = Writer::new(path, file, pairs).map_err(failed(path))?;
         fill(&mut writer)?;
         writer.finish().map_err(failed(path))
     })
@@ -67,13 +83,13 @@ fn failed(path: &Path) -> impl Fn(ParquetError) -> Error {
 }
 
 impl<'f> Writer<'f> {
-    fn new(path: &Path, file: &'f mut File) -> Result<Self, ParquetError> {
+    fn new(path: &Path, file: &'f mut File, pairs: [(&str, String); 3]) -> Result<Self, ParquetError> {
         let schema = Arc::new(parse_message_type(SCHEMA)?);
-        let metadata = KeyValue::new(FORMAT.0.to_owned(), FORMAT.1.to_owned());
+        let metadata = pairs.map(|(key, value)| KeyValue::new(key.to_owned(), value));
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .set_column_dictionary_enabled(ColumnPath::from("chunk"), false)
-            .set_key_value_metadata(Some(vec![metadata]));
+            .set_key_value_metadata(Some(metadata.to_vec()));
         Ok(Writer {
             path: path.into(),
             file: SerializedFileWriter::new(file, schema, Arc::new(properties.build()))?,
@@ -89,10 +105,17 @@ impl<'f> Writer<'f> {
 
     /// Appends a row; its chunk comes after that of the row before.
     pub(super) fn push(&mut self, row: Row<'_>) -> Result<()> {
+        let number = |count: u64| {
+            i64::try_from(count).map_err(|_| Error::Parquet {
+                path: self.path.clone(),
+                reason: format!("a chunk occurs {count} times, the limit is {}", i64::MAX),
+            })
+        };
+        let (count, heldout) = (number(row.count.train)?, number(row.count.heldout)?);
         self.text.extend_from_slice(row.chunk);
         self.ends.push(self.text.len());
-        self.counts.push(row.count.train as i64);
-        self.heldout.push(row.count.heldout as i64);
+        self.counts.push(count);
+        self.heldout.push(heldout);
         if row.documents.is_empty() {
             self.definitions.push(0);
             self.repetitions.push(0);
@@ -163,6 +186,8 @@ impl<'f> Writer<'f> {
 /// The rows of a file, in order.
 pub(super) struct Reader {
     path: PathBuf,
+    /// Documents that a row lists at most.
+    listed: usize,
     file: ParquetFile,
     chunk: Column,
     /// `count`, `heldout`, `documents`.
@@ -187,18 +212,37 @@ struct Batch {
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Opens a file of counts for bases like `basis`. A file that another engine wrote has the columns
+    /// only, and its base cannot be checked.
+    pub(super) fn open(path: &Path, basis: &Basis) -> Result<Self> {
         let file = ParquetFile::open(path)?;
-        // A file that another engine wrote has the columns only.
+        let wrong = |reason: String| {
+            Err(Error::Parquet {
+                path: path.into(),
+                reason,
+            })
+        };
         if let Some(format) = file.metadata(FORMAT.0)
             && format != FORMAT.1
         {
-            return Err(Error::Parquet {
-                path: path.into(),
-                reason: format!("the format is {format:?}, this build reads {:?}", FORMAT.1),
-            });
+            return wrong(format!("the format is {format:?}, this build reads {:?}", FORMAT.1));
         }
+        if let Some(base) = file.metadata(BASE)
+            && base != basis.name()
+        {
+            let own = basis.name();
+            return wrong(format!(
+                "it was counted with a base that cuts text in another way ({base:?}, this base {own:?}); count again \
+                 with this base"
+            ));
+        }
+        let listed = match file.metadata(LISTED).map(str::parse) {
+            None => LISTED_DOCUMENTS,
+            Some(Ok(listed)) => listed,
+            Some(Err(_)) => return wrong(format!("the value of {LISTED:?} in the footer is no number")),
+        };
         Ok(Reader {
+            listed,
             path: path.into(),
             chunk: file.column::<ByteArrayType>("chunk")?,
             numbers: [
@@ -213,6 +257,10 @@ impl Reader {
             at: 0,
             last: None,
         })
+    }
+
+    pub(super) fn listed(&self) -> usize {
+        self.listed
     }
 
     /// The row that is next.
@@ -305,5 +353,33 @@ impl Reader {
             before = Some(chunk);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PatchTokenizer;
+
+    #[test]
+    fn counts_that_have_no_place_in_a_column_are_refused() {
+        let gpt2 = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");
+        let basis = Basis::of(&PatchTokenizer::from_file(gpt2).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("counts");
+        let most = i64::MAX as u64;
+        let written = |train, heldout| {
+            let row = Row {
+                chunk: b"a",
+                count: Weight { train, heldout },
+                documents: &[],
+            };
+            write(&path, &basis, 8, |writer| writer.push(row))
+        };
+        written(most, most).unwrap();
+        for (train, heldout) in [(most + 1, 0), (0, u64::MAX)] {
+            let message = written(train, heldout).unwrap_err().to_string();
+            assert!(message.contains("the limit is 9223372036854775807"), "{message}");
+        }
     }
 }

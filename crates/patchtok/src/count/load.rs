@@ -3,17 +3,20 @@
 use std::path::Path;
 
 use super::merge::Merge;
-use super::{ChunkCounts, CountSummary, LISTED_DOCUMENTS, Row, Specials, Table, Weight};
+use super::{Basis, ChunkCounts, Row, Table, Weight};
 use crate::{Error, PatchTokenizer, Result};
-
-/// Larger counts are not true; smaller ones overflow in no sum.
-const MAX_BYTES: u64 = 1 << 60;
 
 /// Memory of a build without any chunk, of each distinct chunk, and of each of its bytes: measured,
 /// see docs/optimizations.md.
 const BASE_MEMORY: u64 = 200 << 20;
 const CHUNK_MEMORY: u64 = 100;
 const BYTE_MEMORY: u64 = 8;
+
+/// The least memory that is planned with: room for some thousands of chunks.
+const LEAST_MEMORY: u64 = BASE_MEMORY + (1 << 20);
+
+/// The largest k is 2 to this power: a checksum of 32 bits decides no smaller probabilities.
+const MAX_LOG_K: usize = 32;
 
 /// How chunks were sampled.
 ///
@@ -38,12 +41,14 @@ impl ChunkCounts {
     /// chunks from which a vocabulary can be built in it.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Parquet`]; [`Error::EmptyCorpus`] when they have counted no
-    /// document.
+    /// Those of [`PatchTokenizer::check_patchable`]; [`Error::Io`]; [`Error::Parquet`] for a file that is
+    /// damaged or was counted with a base that cuts text in another way; [`Error::EmptyCorpus`] when
+    /// they have counted no document; [`Error::Build`] for counts that no corpus has, and when no
+    /// vocabulary can be built in `memory`, with the number of bytes that would do.
     pub fn load<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P], memory: Option<u64>) -> Result<Self> {
+        check_memory(memory)?;
         let loader = Loader {
-            specials: Specials::of(base),
-            listed: LISTED_DOCUMENTS,
+            basis: &Basis::of(base)?,
             budget: memory,
         };
         let counts = loader.files(files)?;
@@ -54,15 +59,28 @@ impl ChunkCounts {
     }
 }
 
+/// Fails when the memory is too little for any corpus.
+pub(super) fn check_memory(budget: Option<u64>) -> Result<()> {
+    match budget {
+        Some(budget) if budget < LEAST_MEMORY => Err(too_little(budget, LEAST_MEMORY)),
+        _ => Ok(()),
+    }
+}
+
+fn too_little(budget: u64, least: u64) -> Error {
+    Error::Build(format!(
+        "{budget} bytes of memory are too few to build in; it takes {least} bytes or more"
+    ))
+}
+
 /// Makes [`ChunkCounts`].
-pub(super) struct Loader {
-    pub(super) specials: Specials,
-    pub(super) listed: usize,
+pub(super) struct Loader<'b> {
+    pub(super) basis: &'b Basis,
     /// Memory in which a vocabulary is to be built, in bytes.
     pub(super) budget: Option<u64>,
 }
 
-impl Loader {
+impl Loader<'_> {
     /// Memory for chunks.
     fn room(&self) -> u64 {
         self.budget
@@ -76,8 +94,11 @@ impl Loader {
     }
 
     /// The counts of `tables`, each of which is dropped when it was read.
-    pub(super) fn tables(&self, tables: Vec<Table>, documents: Weight) -> Result<ChunkCounts> {
-        let mut counts = self.empty();
+    pub(super) fn tables(&self, tables: Vec<Table>, documents: Weight, listed: usize) -> Result<ChunkCounts> {
+        let mut counts = ChunkCounts {
+            listed,
+            ..ChunkCounts::default()
+        };
         counts.summary.documents = documents.train;
         counts.summary.heldout_documents = documents.heldout;
         for table in tables {
@@ -90,14 +111,16 @@ impl Loader {
 
     /// The counts in `files`, or a sample of them.
     pub(super) fn files<P: AsRef<Path>>(&self, files: &[P]) -> Result<ChunkCounts> {
-        let k = if self.budget.is_some() {
-            self.choose_k(files)?
-        } else {
-            1
+        let k = match self.budget {
+            Some(budget) => self.choose_k(files, budget)?,
+            None => 1,
         };
-        let mut counts = self.empty();
         let mut variance = 0.0;
-        let mut merge = Merge::open(files, self.listed)?;
+        let mut merge = Merge::open(files, self.basis)?;
+        let mut counts = ChunkCounts {
+            listed: merge.listed(),
+            ..ChunkCounts::default()
+        };
         while let Some(row) = merge.next()? {
             variance += self.add(&mut counts, row, k)?;
         }
@@ -111,26 +134,11 @@ impl Loader {
         Ok(counts)
     }
 
-    fn empty(&self) -> ChunkCounts {
-        ChunkCounts {
-            listed: self.listed,
-            ..ChunkCounts::default()
-        }
-    }
-
     /// Adds a row, sampled with `k`, to the counts, and to the summary. Returns what it adds to the
     /// variance of the size.
     fn add(&self, counts: &mut ChunkCounts, row: Row<'_>, k: u64) -> Result<f64> {
-        let special = self.specials.contains(row.chunk);
-        counts.summary.add(row, special);
-        let CountSummary {
-            bytes, heldout_bytes, ..
-        } = counts.summary;
-        if bytes.max(heldout_bytes) > MAX_BYTES {
-            return Err(Error::Build(format!(
-                "the counts add up to more than {MAX_BYTES} bytes of text; a counts file is damaged"
-            )));
-        }
+        let special = self.basis.is_special(row.chunk);
+        counts.summary.add(row, special)?;
         if row.chunk.is_empty() || special {
             return Ok(0.0);
         }
@@ -144,22 +152,35 @@ impl Loader {
     }
 
     /// The smallest power of two with which the sample fits.
-    fn choose_k<P: AsRef<Path>>(&self, files: &[P]) -> Result<u64> {
+    fn choose_k<P: AsRef<Path>>(&self, files: &[P], budget: u64) -> Result<u64> {
         // Memory of the chunks that are kept up to k = 2^i and no further.
-        let mut memory = [0u64; 64];
-        let mut merge = Merge::open(files, self.listed)?;
+        let mut memory = [0u64; MAX_LOG_K + 1];
+        let mut merge = Merge::open(files, self.basis)?;
         while let Some(row) = merge.next()? {
+            if row.chunk.is_empty() || self.basis.is_special(row.chunk) {
+                continue;
+            }
             let count = row.count.train.max(row.count.heldout).max(1);
             let k = greatest_k(count, crc32fast::hash(row.chunk));
-            memory[k.ilog2() as usize] += memory_of(1, row.chunk.len() as u64);
+            memory[(k.ilog2() as usize).min(MAX_LOG_K)] += memory_of(1, row.chunk.len() as u64);
         }
-        let mut left: u64 = memory.iter().sum();
-        let mut k = 0;
-        while left > self.room() && k < 63 {
-            left -= memory[k];
-            k += 1;
+        // By k: memory of the sample.
+        let mut samples = memory;
+        for k in (0..MAX_LOG_K).rev() {
+            samples[k] += samples[k + 1];
         }
-        Ok(1 << k)
+        if samples[0] == 0 {
+            return Ok(1);
+        }
+        // A sample without any chunk is none.
+        let fits = |&sample: &u64| 0 < sample && sample <= self.room();
+        match samples.iter().position(fits) {
+            Some(k) => Ok(1 << k),
+            None => {
+                let smallest = samples.iter().rev().find(|&&sample| sample > 0);
+                Err(too_little(budget, BASE_MEMORY + smallest.copied().unwrap_or_default()))
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 
 use super::file::Reader;
-use super::{Row, Weight, note_document};
+use super::{Basis, LISTED_DOCUMENTS, Row, Weight, note_document};
 use crate::Result;
 
 /// The rows of several files in one order, those of one chunk added together.
@@ -23,19 +23,28 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn open<P: AsRef<Path>>(paths: &[P], listed: usize) -> Result<Self> {
+    pub(super) fn open<P: AsRef<Path>>(paths: &[P], basis: &Basis) -> Result<Self> {
+        let readers = paths
+            .iter()
+            .map(|path| Reader::open(path.as_ref(), basis))
+            .collect::<Result<Vec<_>>>()?;
         let mut merge = Merge {
-            readers: Vec::with_capacity(paths.len()),
-            heap: BinaryHeap::with_capacity(paths.len()),
-            listed,
+            heap: BinaryHeap::with_capacity(readers.len()),
+            // A file that lists fewer may lack the documents that others list.
+            listed: readers.iter().map(Reader::listed).min().unwrap_or(LISTED_DOCUMENTS),
+            readers,
             chunk: Vec::new(),
             documents: Vec::new(),
         };
-        for (at, path) in paths.iter().enumerate() {
-            merge.readers.push(Reader::open(path.as_ref())?);
+        for at in 0..merge.readers.len() {
             merge.advance(at)?;
         }
         Ok(merge)
+    }
+
+    /// Documents that a row lists at most.
+    pub(super) fn listed(&self) -> usize {
+        self.listed
     }
 
     /// Moves a reader on.

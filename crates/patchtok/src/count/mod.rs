@@ -2,29 +2,34 @@
 //!
 //! [`table`] counts in memory; [`file`](self::file) keeps sorted counts in Parquet files, whether
 //! they are parts that were counted on several machines or what did not fit into memory;
-//! [`merge`] adds such files; [`load`] makes of them what a vocabulary is built from.
+//! [`merge`] adds such files, and [`spill`] keeps few of them; [`load`] makes of them what a vocabulary
+//! is built from. [`basis`] is what all of it depends on in the base.
 
+mod basis;
 mod counter;
 mod file;
 mod load;
 mod merge;
+mod spill;
 mod table;
 
 use std::path::Path;
-
-use hashbrown::HashSet;
 
 pub use counter::{ChunkCounter, Counting};
 pub use load::Sampling;
 
 use crate::corpus::Rejected;
-use crate::model::Hasher;
-use crate::{PatchTokenizer, Result};
+use crate::{Error, PatchTokenizer, Result};
+use basis::Basis;
 use merge::Merge;
 use table::Table;
 
-/// Documents that a row of a counts file lists at most.
-pub(crate) const LISTED_DOCUMENTS: usize = 8;
+/// Documents that a row lists at most, unless more are asked for.
+const LISTED_DOCUMENTS: usize = 8;
+
+/// No corpus has so many bytes or documents: sums of counts that are larger come from a damaged file.
+/// Those that are not overflow nowhere.
+const MAX_SUM: u64 = 1 << 60;
 
 /// A number of the corpus and the same of the held-out corpus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,15 +116,24 @@ pub struct CountSummary {
 
 impl CountSummary {
     /// Adds a row.
-    fn add(&mut self, row: Row<'_>, is_special: bool) {
+    fn add(&mut self, row: Row<'_>, is_special: bool) -> Result<()> {
+        let add = |what: &str, sum: &mut u64, number: u64| {
+            *sum = sum.saturating_add(number);
+            if *sum <= MAX_SUM {
+                return Ok(());
+            }
+            Err(Error::Build(format!(
+                "the counts add up to {sum} {what} or more, the limit is {MAX_SUM}; a counts file is damaged"
+            )))
+        };
         if row.chunk.is_empty() {
-            self.documents += row.count.train;
-            self.heldout_documents += row.count.heldout;
-            return;
+            add("documents", &mut self.documents, row.count.train)?;
+            return add("held-out documents", &mut self.heldout_documents, row.count.heldout);
         }
         let bytes = row.count.times(row.chunk.len());
-        self.bytes = self.bytes.saturating_add(bytes.train);
-        self.heldout_bytes = self.heldout_bytes.saturating_add(bytes.heldout);
+        add("bytes of text", &mut self.bytes, bytes.train)?;
+        add("bytes of held-out text", &mut self.heldout_bytes, bytes.heldout)?;
+        // What follows is not above the bytes.
         if is_special {
             self.specials += row.count.train;
             self.heldout_specials += row.count.heldout;
@@ -127,6 +141,7 @@ impl CountSummary {
             self.distinct_chunks += 1;
             self.distinct_bytes += row.chunk.len() as u64;
         }
+        Ok(())
     }
 }
 
@@ -199,20 +214,22 @@ fn start(ends: &[usize], at: usize) -> usize {
 
 /// Adds counts files together. Any tree of merges over the same files gives the same rows.
 ///
-/// Memory: one batch of rows for each file.
+/// Memory: an open file and about 3 MB for each file; for hundreds of files, merge in a tree.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) and [`Error::Parquet`](crate::Error::Parquet).
+/// Those of [`PatchTokenizer::check_patchable`]; [`Error::Io`]; [`Error::Parquet`] for a file that is
+/// damaged or was counted with a base that cuts text in another way; [`Error::Build`] for counts that
+/// no corpus has.
 pub fn merge_counts<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P], out: impl AsRef<Path>) -> Result<CountSummary> {
-    write_merged(&Specials::of(base), files, LISTED_DOCUMENTS, out.as_ref())
+    write_merged(&Basis::of(base)?, files, out.as_ref())
 }
 
-fn write_merged<P: AsRef<Path>>(specials: &Specials, files: &[P], listed: usize, out: &Path) -> Result<CountSummary> {
-    let mut merge = Merge::open(files, listed)?;
+fn write_merged<P: AsRef<Path>>(basis: &Basis, files: &[P], out: &Path) -> Result<CountSummary> {
+    let mut merge = Merge::open(files, basis)?;
     let mut summary = CountSummary::default();
-    file::write(out, |writer| {
+    file::write(out, basis, merge.listed(), |writer| {
         while let Some(row) = merge.next()? {
-            summary.add(row, specials.contains(row.chunk));
+            summary.add(row, basis.is_special(row.chunk))?;
             writer.push(row)?;
         }
         Ok(())
@@ -220,8 +237,8 @@ fn write_merged<P: AsRef<Path>>(specials: &Specials, files: &[P], listed: usize,
     Ok(summary)
 }
 
-/// Writes tables as a file.
-fn write_tables(tables: &[Table], documents: Weight, specials: &Specials, out: &Path) -> Result<CountSummary> {
+/// Writes tables as a file, with the number of `documents`; of each chunk, `listed` are remembered.
+fn write_tables(tables: &[Table], documents: Weight, basis: &Basis, listed: usize, out: &Path) -> Result<CountSummary> {
     use rayon::prelude::*;
     let mut places: Vec<(u32, u32)> = (0u32..)
         .zip(tables)
@@ -229,7 +246,7 @@ fn write_tables(tables: &[Table], documents: Weight, specials: &Specials, out: &
         .collect();
     places.par_sort_unstable_by_key(|&(table, at)| tables[table as usize].chunk(at));
     let mut summary = CountSummary::default();
-    file::write(out, |writer| {
+    file::write(out, basis, listed, |writer| {
         let totals = Row {
             chunk: b"",
             count: documents,
@@ -237,27 +254,12 @@ fn write_tables(tables: &[Table], documents: Weight, specials: &Specials, out: &
         };
         let rows = places.iter().map(|&(table, at)| tables[table as usize].row(at));
         for row in std::iter::once(totals).chain(rows) {
-            summary.add(row, specials.contains(row.chunk));
+            summary.add(row, basis.is_special(row.chunk))?;
             writer.push(row)?;
         }
         Ok(())
     })?;
     Ok(summary)
-}
-
-/// The texts of special tokens, none of which is part of a chunk.
-struct Specials(HashSet<Vec<u8>, Hasher>);
-
-impl Specials {
-    fn of(base: &PatchTokenizer) -> Self {
-        let specials = base.model().specials().iter();
-        Specials(specials.map(|special| special.content.clone().into_bytes()).collect())
-    }
-
-    /// Whether a row counts a special token.
-    fn contains(&self, chunk: &[u8]) -> bool {
-        self.0.contains(chunk)
-    }
 }
 
 /// Adds a document to a sorted list of the smallest ids.

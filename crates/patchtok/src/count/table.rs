@@ -4,6 +4,7 @@ use hashbrown::{HashMap, HashTable};
 
 use super::{Row, Weight, note_document};
 use crate::model::Hasher;
+use crate::{Error, Result};
 
 /// Distinct chunks whose hashes share their first bits.
 #[derive(Debug, Default)]
@@ -71,6 +72,11 @@ impl Table {
         }
     }
 
+    /// Fails when so many chunks are in the table that those of another batch may not be numbered.
+    pub(super) fn check_room(&self) -> Result<()> {
+        check_room(self.len())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -107,9 +113,38 @@ impl Table {
     }
 }
 
+/// Chunks that a table holds when a batch is added: places are 32-bit numbers, and no batch, with records
+/// of at most 256 MiB, has as many chunks again.
+const MAX_CHUNKS: usize = 1 << 31;
+
+fn check_room(chunks: usize) -> Result<()> {
+    if chunks <= MAX_CHUNKS {
+        return Ok(());
+    }
+    Err(Error::Build(format!(
+        "one of the tables of counts has {chunks} distinct chunks, the limit is {MAX_CHUNKS}; with a limit on memory \
+         they go to files"
+    )))
+}
+
 /// The chunk of entry `at`.
 fn slice<'t>(text: &'t [u8], entries: &[Entry], at: u32) -> &'t [u8] {
     let at = at as usize;
     let start = if at == 0 { 0 } else { entries[at - 1].end };
     &text[start..entries[at].end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_have_a_limit() {
+        check_room(MAX_CHUNKS).unwrap();
+        let message = check_room(MAX_CHUNKS + 1).unwrap_err().to_string();
+        assert!(
+            message.contains("2147483649 distinct chunks, the limit is 2147483648"),
+            "{message}"
+        );
+    }
 }

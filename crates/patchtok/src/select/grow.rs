@@ -90,15 +90,27 @@ pub(super) fn grow(
         progress(merges.len());
         if stop_on_stall && merges.len().is_multiple_of(STALL_WINDOW) {
             let start = merges.len() - STALL_WINDOW;
-            let gain: u64 = merges[start..].iter().map(|merge| merge.gain.heldout).sum();
-            let loss: u64 = losses[start..merges.len()].iter().map(|loss| loss.heldout).sum();
-            if gain <= loss {
+            let (mut gain, mut lost) = (Weight::default(), Weight::default());
+            merges[start..].iter().for_each(|merge| gain += merge.gain);
+            losses[start..merges.len()].iter().for_each(|&loss| lost += loss);
+            if gain.heldout <= lost.heldout {
                 merges.truncate(start);
                 break Stop::HeldOutStalled;
             }
         }
     };
     Ok(Grown { merges, stop, before })
+}
+
+/// Fails when positions are no 32-bit numbers. (Chunks are fewer: each has a token.)
+fn check_positions(tokens: usize) -> Result<()> {
+    if tokens < NONE as usize {
+        return Ok(());
+    }
+    Err(Error::Build(format!(
+        "the distinct chunks of the corpus have {tokens} tokens, the limit is {}; with a limit on memory they are sampled",
+        NONE - 1
+    )))
 }
 
 /// The chunks as linked lists of symbols in one array.
@@ -114,12 +126,7 @@ struct Text<'c> {
 impl<'c> Text<'c> {
     fn new(tokens: Tokens, chunks: &'c ChunkCounts) -> Result<Self> {
         let length = tokens.ids.len();
-        if length >= NONE as usize || chunks.len() >= NONE as usize {
-            return Err(Error::Build(format!(
-                "the distinct chunks of the corpus have {length} tokens, the limit is {NONE}; use a \
-                 sample of it"
-            )));
-        }
+        check_positions(length)?;
         let mut next: Vec<u32> = (1..=length as u32).collect();
         let mut prev: Vec<u32> = (0..length as u32).map(|at| at.wrapping_sub(1)).collect();
         let mut chunk_of = vec![0; length];
@@ -360,4 +367,19 @@ fn count(text: &Text<'_>, pair: (u32, u32), positions: &[u32]) -> Weight {
 
 fn pair_of(key: u64) -> (u32, u32) {
     ((key >> 32) as u32, key as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_have_a_limit() {
+        check_positions(u32::MAX as usize - 1).unwrap();
+        let message = check_positions(5_000_000_000).unwrap_err().to_string();
+        assert!(
+            message.contains("5000000000 tokens, the limit is 4294967294"),
+            "{message}"
+        );
+    }
 }

@@ -188,24 +188,10 @@ impl VocabBuilder {
     }
 
     /// The same on the held-out part of the counts, for
-    /// [`build_from_counts`](VocabBuilder::build_from_counts).
+    /// [`build_from_counts`](VocabBuilder::build_from_counts); there must be one.
     pub fn stop_on_stall(mut self, stop: bool) -> Self {
         self.stop_on_stall = stop;
         self
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.base.model().splitter().is_chunked() || self.base.patch_map().is_some() {
-            return Err(Error::Build(
-                "the base is a patched tokenizer; start from the original one".into(),
-            ));
-        }
-        if self.base.model().splitter().chunked().is_none() {
-            return Err(Error::Build(
-                "the base cuts off every digit before other pieces, which patched tokenizers do not do yet".into(),
-            ));
-        }
-        Ok(())
     }
 
     /// Builds the tokenizer.
@@ -213,8 +199,8 @@ impl VocabBuilder {
     /// Memory: the distinct chunks of the corpus and about 20 bytes for each of their tokens.
     ///
     /// # Errors
-    /// [`Error::Build`] when the base is already patched; [`Error::EmptyCorpus`] and the errors of
-    /// [`Corpus::documents`].
+    /// Those of [`PatchTokenizer::check_patchable`]; [`Error::Build`] when it is to stop at a stall and
+    /// nothing is held out; [`Error::EmptyCorpus`] and the errors of [`Corpus::documents`].
     pub fn build(self, corpus: impl Borrow<Corpus>) -> Result<Built> {
         self.build_with_progress(corpus, |_| {})
     }
@@ -224,7 +210,6 @@ impl VocabBuilder {
     /// # Errors
     /// As [`build`](VocabBuilder::build).
     pub fn build_with_progress(self, corpus: impl Borrow<Corpus>, mut progress: impl FnMut(Progress)) -> Result<Built> {
-        self.check()?;
         let mut counter = ChunkCounter::new(&self.base).list_documents(self.guards.min_documents);
         if let Some(heldout) = &self.heldout {
             counter = counter.heldout(heldout.clone());
@@ -237,16 +222,24 @@ impl VocabBuilder {
     /// Builds the tokenizer from counts, telling `progress` how far it is.
     ///
     /// # Errors
-    /// [`Error::Build`] when the base is already patched, or when the counts list fewer documents
-    /// than the guard asks for.
+    /// Those of [`PatchTokenizer::check_patchable`]; [`Error::Build`] when the counts list fewer
+    /// documents than the guard asks for, or have no held-out documents and it is to stop at a stall.
     pub fn build_from_counts(self, chunks: &ChunkCounts, mut progress: impl FnMut(Progress)) -> Result<Built> {
-        self.check()?;
+        self.base.check_patchable()?;
         if self.guards.min_documents > chunks.listed() {
             return Err(Error::Build(format!(
-                "the counts list at most {} documents of a chunk; min_documents is {}",
+                "the counts list at most {} documents of a chunk, and a new token is to occur in {}; count again and \
+                 list as many",
                 chunks.listed(),
                 self.guards.min_documents
             )));
+        }
+        if self.stop_on_stall && chunks.summary().heldout_documents == 0 {
+            return Err(Error::Build(
+                "it is to stop when swaps save nothing on held-out text, and no document is held out; hold some out, \
+                 or do not ask for it"
+                    .into(),
+            ));
         }
         let base = self.base.model();
         let base_tokens = Tokens::of(chunks, base);

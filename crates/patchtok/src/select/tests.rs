@@ -42,6 +42,18 @@ fn guards_hold() {
 }
 
 #[test]
+fn a_stall_needs_held_out_text() {
+    let corpus = Corpus::from_texts(vec!["The quick brown fox jumps over the lazy dog."; 12]);
+    let counts = ChunkCounter::new(&base()).count(&corpus, |_| {}).unwrap();
+    let builder = VocabBuilder::new(base()).swaps(5);
+    let error = builder.clone().stop_on_stall(true).build_from_counts(&counts, |_| {});
+    assert!(error.unwrap_err().to_string().contains("no document is held out"));
+    let nothing = Corpus::from_texts([""]);
+    assert!(builder.clone().stop_when_stalled(nothing).build(&corpus).is_err());
+    assert_eq!(builder.build_from_counts(&counts, |_| {}).unwrap().report.swaps, 5);
+}
+
+#[test]
 fn a_swap_keeps_every_other_id() {
     let base = base();
     let pinned = base.encode(" rawdownload")[0];

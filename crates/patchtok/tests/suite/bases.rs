@@ -119,6 +119,16 @@ pub(crate) fn qwen_like() -> Value {
     trained(split(QWEN_PATTERN), json!({ "type": "NFC" }))
 }
 
+/// As SmolLM's file: every digit by itself, GPT-2's pattern between them.
+pub(crate) fn digits() -> Value {
+    let digits = json!({ "type": "Digits", "individual_digits": true });
+    let byte_level = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
+    let both = json!({ "type": "Sequence", "pretokenizers": [digits, byte_level] });
+    trained(both, Value::Null)
+}
+
 /// The file in a folder of its own.
 pub(crate) fn written(file: &Value) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -240,17 +250,9 @@ fn llama_3_without_ignored_merges() {
     check_growth(&file, &grown.tokenizer, 42);
 }
 
-/// SmolLM's kind: every digit by itself, GPT-2's pattern between them.
 #[test]
 fn digits_by_themselves() {
-    let digits = json!({ "type": "Digits", "individual_digits": true });
-    let byte_level = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
-    });
-    let file = trained(
-        json!({ "type": "Sequence", "pretokenizers": [digits, byte_level] }),
-        Value::Null,
-    );
+    let file = digits();
     let (folder, path) = written(&file);
     let base = PatchTokenizer::from_file(&path).unwrap();
     let theirs = Tokenizer::from_file(&path).unwrap();
@@ -274,6 +276,91 @@ fn digits_by_themselves() {
     let corpus = Corpus::from_texts(documents("manual-train", 200_000));
     let refused = VocabBuilder::new(base).swaps(10).build(corpus).unwrap_err();
     assert!(refused.to_string().contains("digit"), "{refused}");
+}
+
+/// As Llama 2's file: tokens are made of characters and hold `▁` for a blank, and bytes are a last resort.
+fn llama2() -> Value {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
+    tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+    tokens.extend(["▁", "a", "b", "l", "e", "t", "▁t", "▁ta", "bl", "ble", "▁table"].map(String::from));
+    let vocab: serde_json::Map<String, Value> = tokens
+        .into_iter()
+        .zip(0..)
+        .map(|(token, id)| (token, id.into()))
+        .collect();
+    let special = |id: usize, content: &str| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        })
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                { "type": "Prepend", "prepend": "▁" },
+                { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
+            ],
+        },
+        "pre_tokenizer": null,
+        "post_processor": null,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+                { "type": "ByteFallback" },
+                { "type": "Fuse" },
+                { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+            ],
+        },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocab,
+            "merges": ["▁ t", "▁t a", "b l", "bl e", "▁ta ble"],
+        },
+    })
+}
+
+/// The kind of Llama 2 and Mistral is not read: the error names what is in the way, one part after the other.
+#[test]
+fn llama_2_and_mistral_are_refused_by_name() {
+    let mut file = llama2();
+    let refused = |file: &Value, named: &str| {
+        let (_folder, path) = written(file);
+        let theirs = Tokenizer::from_file(&path).unwrap();
+        assert!(
+            theirs.encode_fast("a table é", false).unwrap().len() > 2,
+            "it is a file that works"
+        );
+        match PatchTokenizer::from_file(&path) {
+            Err(Error::Unsupported(what)) => assert!(what.contains(named), "{what:?} does not name {named:?}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    refused(&file, "byte_fallback = true (the kind of Llama 2 and Mistral");
+    // Mistral's later files.
+    let mut mistral = file.clone();
+    mistral["normalizer"] = Value::Null;
+    mistral["pre_tokenizer"] =
+        json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false });
+    refused(&mistral, "byte_fallback = true (the kind of Llama 2 and Mistral");
+    for file in [&mut file, &mut mistral] {
+        file["model"]["byte_fallback"] = false.into();
+        refused(file, "the decoder Sequence");
+        file["decoder"] =
+            json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true });
+    }
+    refused(&file, "the pre-tokenizer none");
+    refused(&mistral, "the pre-tokenizer Metaspace");
+    file["pre_tokenizer"] = split(QWEN_PATTERN);
+    refused(&file, "the normalizer Sequence");
+    file["normalizer"] = Value::Null;
+    refused(&file, "which is not a byte-level string");
 }
 
 #[test]

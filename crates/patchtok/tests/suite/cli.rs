@@ -325,7 +325,12 @@ fn every_method_mode_and_segmentation_builds() {
     assert!(tokens(&shortest, "patched") <= tokens(&swapped, "patched"));
 
     for method in ["adaptivocab-paper", "adaptivocab-released"] {
-        let report = build(method, &["--method", method]);
+        let report = build(method, &["--method", method, "--outside", "docs/000.txt"]);
+        assert_eq!(report["outside"][0]["base"]["documents"], 1);
+        assert!(
+            report["outside"][0]["saving_percent"].as_f64().unwrap() > 0.0,
+            "{report}"
+        );
         assert_eq!(tokens(&report, "base"), tokens(&swapped, "base"));
         let patched = tokens(&report, "patched");
         assert!(patched < tokens(&report, "base"), "{report}");
@@ -337,8 +342,12 @@ fn every_method_mode_and_segmentation_builds() {
         assert!(text(&output.stderr).contains("AdaptiVocab"), "{}", text(&output.stderr));
         let again = [&BUILD[..6], &["--out", method, "--method", method]].concat();
         assert_eq!(run(folder.path(), &again).status.code(), Some(1));
-        let printed = succeed(folder.path(), &[&again[..], &["--force"]].concat());
+        let printed = succeed(
+            folder.path(),
+            &[&again[..], &["--force", "--outside", "docs/000.txt"]].concat(),
+        );
         assert!(printed.contains(&format!("swapped by {method}")), "{printed}");
+        assert!(printed.contains("outside     docs/000.txt: "), "{printed}");
     }
 }
 
@@ -369,6 +378,143 @@ fn pinned_and_general_tokens_are_respected() {
     assert!(text(&output.stderr).contains("--pin 8192"), "{}", text(&output.stderr));
 }
 
+/// All texts that are named are read in the same way.
+#[test]
+fn field_and_strict_are_of_every_text() {
+    let folder = folder();
+    let lines = |bad: &str| format!("{{\"body\": \"An apple and a pear.\"}}\n{bad}");
+    fs::write(folder.path().join("good.jsonl"), lines("")).unwrap();
+    fs::write(folder.path().join("bad.jsonl"), lines("no JSON\n")).unwrap();
+    let build = |more: &[&str]| run(folder.path(), &[&BUILD[..], &["--force", "--json"], more].concat());
+    for option in ["--general", "--outside", "--heldout"] {
+        let output = build(&["--field", "body", option, "good.jsonl", "--strict"]);
+        assert!(output.status.success(), "{option}: {}", text(&output.stderr));
+        let output = build(&["--field", "body", option, "bad.jsonl"]);
+        assert!(output.status.success(), "{option}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("1 records were skipped"),
+            "{}",
+            text(&output.stderr)
+        );
+        let output = build(&["--field", "body", option, "bad.jsonl", "--strict"]);
+        assert_eq!(output.status.code(), Some(1), "{option}");
+        assert!(text(&output.stderr).contains("bad.jsonl:2"), "{}", text(&output.stderr));
+    }
+    // Counts have no records, but other texts do.
+    let count = [
+        "count",
+        "--base",
+        "tokenizer.json",
+        "--corpus",
+        "docs",
+        "--out",
+        "c.parquet",
+    ];
+    succeed(folder.path(), &count);
+    let select = [
+        "select",
+        "--base",
+        "tokenizer.json",
+        "--counts",
+        "c.parquet",
+        "--swaps",
+        "9",
+        "--out",
+        "selected",
+    ];
+    let more = [
+        "--field",
+        "body",
+        "--outside",
+        "good.jsonl",
+        "--general",
+        "good.jsonl",
+        "--strict",
+    ];
+    succeed(folder.path(), &[&select[..], &more].concat());
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_what_can() {
+    let folder = folder();
+    let output = run(folder.path(), &[&BUILD[..], &["--memory", "100M"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(
+        message.contains("it takes 2") && message.contains("bytes or more"),
+        "{message}"
+    );
+    // A patched tokenizer is no base, which is known before anything is read.
+    succeed(folder.path(), &BUILD);
+    for method in ["swap-bpe", "adaptivocab-paper"] {
+        let args = ["--base", "out", "--corpus", "-", "--swaps", "5", "--out", "twice"];
+        let args = match method {
+            "swap-bpe" => args.to_vec(),
+            _ => [&BUILD[2..6], &["--base", "out", "--out", "twice", "--method", method]].concat(),
+        };
+        let output = run(folder.path(), &args);
+        assert_eq!(output.status.code(), Some(1));
+        let message = text(&output.stderr);
+        assert!(message.contains("the base is a patched tokenizer"), "{message}");
+    }
+    // A base of another kind, before the corpus is looked for.
+    let mut file: Value = serde_json::from_slice(&fs::read(demo_path()).unwrap()).unwrap();
+    file["model"]["byte_fallback"] = true.into();
+    fs::write(folder.path().join("llama.json"), file.to_string()).unwrap();
+    let args = [
+        "--base",
+        "llama.json",
+        "--corpus",
+        "missing",
+        "--swaps",
+        "5",
+        "--out",
+        "llama",
+    ];
+    let output = run(folder.path(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("byte_fallback"),
+        "{}",
+        text(&output.stderr)
+    );
+    // More listed documents for a higher guard.
+    let count = [
+        "count",
+        "--base",
+        "tokenizer.json",
+        "--corpus",
+        "docs",
+        "--out",
+        "c.parquet",
+    ];
+    succeed(folder.path(), &count);
+    let select = [
+        "select",
+        "--base",
+        "tokenizer.json",
+        "--counts",
+        "c.parquet",
+        "--swaps",
+        "9",
+        "--out",
+        "guarded",
+    ];
+    let select = [&select[..], &["--min-df", "9"]].concat();
+    let output = run(folder.path(), &select);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("at most 8 documents"),
+        "{}",
+        text(&output.stderr)
+    );
+    succeed(
+        folder.path(),
+        &[&count[..], &["--force", "--list-documents", "9"]].concat(),
+    );
+    succeed(folder.path(), &select);
+}
+
 #[test]
 fn shells_can_complete() {
     let folder = tempfile::tempdir().unwrap();
@@ -384,14 +530,13 @@ fn shells_can_complete() {
 fn an_interruption_leaves_nothing() {
     let folder = folder();
     let args = [
+        "count",
         "--base",
         "tokenizer.json",
         "--corpus",
         "-",
-        "--swaps",
-        "10",
         "--out",
-        "out",
+        "out.parquet",
         "--memory",
         "1K",
     ];
@@ -444,6 +589,48 @@ fn wrong_usage_exits_2_and_help_shows_an_example() {
         &[&BUILD[..], &["--method", "magic"]].concat(),
         &[&BUILD[..], &["--method", "adaptivocab-paper", "--mode", "grow"]].concat(),
         &[&BUILD[..], &["--method", "adaptivocab-released", "--min-df", "3"]].concat(),
+        &[&BUILD[..], &["--method", "adaptivocab-released", "--heldout", "-"]].concat(),
+        &[
+            "--base",
+            "x",
+            "--corpus",
+            "-",
+            "--swaps",
+            "9",
+            "--out",
+            "z",
+            "--method",
+            "adaptivocab-paper",
+        ],
+        &[
+            "--base",
+            "x",
+            "--corpus",
+            "-",
+            "--heldout",
+            "-",
+            "--swaps",
+            "9",
+            "--out",
+            "z",
+        ],
+        &["count", "--base", "x", "--corpus", "-", "--heldout", "-", "--out", "z"],
+        &[&BUILD[..], &["--outside", "-"]].concat(),
+        &[&BUILD[..], &["--general", "-"]].concat(),
+        &[
+            "select",
+            "--base",
+            "x",
+            "--counts",
+            "y",
+            "--swaps",
+            "9",
+            "--out",
+            "z",
+            "--outside",
+            "-",
+        ],
+        &[&BUILD[..], &["--mode", "grow", "--general", "x"]].concat(),
     ] {
         assert_eq!(run(folder.path(), args).status.code(), Some(2), "{args:?}");
     }

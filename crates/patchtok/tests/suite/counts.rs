@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{DEMO, documents};
-use patchtok::{Built, ChunkCounter, ChunkCounts, Corpus, CountSummary, Error, VocabBuilder, merge_counts};
+use crate::bases;
+use crate::common::{DEMO, GPT2, PATCHED, documents};
+use patchtok::{
+    Built, ChunkCounter, ChunkCounts, Corpus, CountSummary, Error, PatchTokenizer, VocabBuilder, merge_counts,
+};
 
 /// 300 KB of the demo manual, and documents with special tokens.
 fn corpus() -> Corpus {
@@ -115,7 +118,7 @@ fn counts_that_do_not_fit_go_to_files() {
 fn a_sample_fits_and_its_error_is_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     // Chunks of many counts: line i occurs 1 + i % 9 times.
-    let texts: Vec<String> = (0..4000)
+    let texts: Vec<String> = (0..16_000)
         .flat_map(|i| (0..1 + i % 9).map(move |_| format!("line {i} of the log, {}\n\n", i * i)))
         .collect();
     let bytes: usize = texts.iter().map(String::len).sum();
@@ -124,8 +127,7 @@ fn a_sample_fits_and_its_error_is_what_it_says() {
     ChunkCounter::new(&DEMO).count_to_file(&corpus, &file, |_| {}).unwrap();
     let all = ChunkCounts::load(&DEMO, &[&file], Some(1 << 40)).unwrap();
     assert_eq!(all.sampling(), None);
-    // 100 KB above what a build without chunks takes.
-    let sample = ChunkCounts::load(&DEMO, &[&file], Some((200 << 20) + 100_000)).unwrap();
+    let sample = ChunkCounts::load(&DEMO, &[&file], Some(least_memory(&file))).unwrap();
     let sampling = sample.sampling().unwrap();
     assert_eq!(sample.summary(), all.summary(), "the summary is of the whole");
     assert_eq!(sample.summary().bytes, bytes as u64);
@@ -140,6 +142,165 @@ fn a_sample_fits_and_its_error_is_what_it_says() {
         "{estimate} of {bytes} bytes: {error} %, {sampling:?}"
     );
     assert!(sampling.size_error_percent < 10.0, "{sampling:?}");
+}
+
+/// The bytes that the error for too little memory says would do.
+fn least_in(error: &Error) -> u64 {
+    let message = error.to_string();
+    let (_, least) = message.split_once("it takes ").unwrap_or_else(|| panic!("{message}"));
+    least.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The least memory in which a vocabulary is built from the counts.
+fn least_memory(counts: &Path) -> u64 {
+    least_in(&ChunkCounts::load(&DEMO, &[counts], Some(1)).unwrap_err())
+}
+
+#[test]
+fn too_little_memory_is_refused_with_what_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let counter = ChunkCounter::new(&DEMO).memory(200 << 20, folder.path());
+    let error = counter.count(&corpus(), |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Build(_)), "{error}");
+    let least = least_in(&error);
+    let counter = ChunkCounter::new(&DEMO).memory(least, folder.path());
+    let built = build(&counter.count(&corpus(), |_| {}).unwrap());
+    assert!(built.report.swaps > 0);
+    // One word for which there is no room: known when it was counted.
+    let word = Corpus::from_texts(["a".repeat(500_000)]);
+    let error = counter.count(&word, |_| {}).unwrap_err();
+    let enough = least_in(&error);
+    assert!(enough > least, "{error}");
+    let counter = ChunkCounter::new(&DEMO).memory(enough, folder.path());
+    assert_eq!(counter.count(&word, |_| {}).unwrap().sampling(), None);
+}
+
+/// Bases that are read but not patched: a patched tokenizer, one that cuts off digits, a Unigram model.
+fn not_patchable() -> Vec<PatchTokenizer> {
+    let mut file = bases::qwen_like();
+    let model = &mut file["model"];
+    let mut tokens: Vec<(String, u64)> =
+        serde_json::from_value::<std::collections::BTreeMap<_, _>>(model["vocab"].clone())
+            .unwrap()
+            .into_iter()
+            .collect();
+    tokens.sort_by_key(|&(_, id)| id);
+    let scores: Vec<_> = tokens
+        .iter()
+        .map(|(token, _)| serde_json::json!([token, -1.0]))
+        .collect();
+    *model = serde_json::json!({ "type": "Unigram", "unk_id": null, "vocab": scores, "byte_fallback": false });
+    [file, bases::digits()]
+        .iter()
+        .map(|file| {
+            let (_folder, path) = bases::written(file);
+            PatchTokenizer::from_file(path).unwrap()
+        })
+        .chain([PATCHED.clone()])
+        .collect()
+}
+
+#[test]
+fn bases_that_cannot_be_patched_are_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("a.txt");
+    fs::write(&text, "text").unwrap();
+    let corpus = Corpus::open(&text).unwrap();
+    // Reading it would be another error.
+    fs::remove_file(&text).unwrap();
+    let (missing, out) = (folder.path().join("missing"), folder.path().join("out"));
+    for base in &not_patchable() {
+        let counter = ChunkCounter::new(base);
+        for error in [
+            counter.count(&corpus, |_| {}).unwrap_err(),
+            counter.count_to_file(&corpus, &out, |_| {}).unwrap_err(),
+            ChunkCounts::load(base, &[&missing], None).unwrap_err(),
+            merge_counts(base, &[&missing], &out).unwrap_err(),
+            VocabBuilder::new(base.clone()).build(&corpus).unwrap_err(),
+            patchtok::AdaptivocabBuilder::new(base.clone(), patchtok::AdaptivocabForm::Paper)
+                .build(&corpus)
+                .unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Build(_)), "{error}");
+        }
+    }
+}
+
+#[test]
+fn counts_of_a_base_that_cuts_in_another_way_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_folder, path) = bases::written(&bases::qwen_like());
+    let qwen = PatchTokenizer::from_file(path).unwrap();
+    let [ours, theirs, merged] = ["ours", "theirs", "merged"].map(|name| folder.path().join(name));
+    ChunkCounter::new(&DEMO)
+        .count_to_file(&corpus(), &ours, |_| {})
+        .unwrap();
+    ChunkCounter::new(&qwen)
+        .count_to_file(&corpus(), &theirs, |_| {})
+        .unwrap();
+    for error in [
+        ChunkCounts::load(&DEMO, &[&theirs], None).unwrap_err(),
+        ChunkCounts::load(&qwen, &[&ours], None).unwrap_err(),
+        merge_counts(&DEMO, &[&ours, &theirs], &merged).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("another way"), "{error}");
+    }
+    assert!(!merged.exists());
+    merge_counts(&DEMO, &[&ours, &ours], &merged).unwrap();
+    assert!(
+        ChunkCounts::load(&qwen, &[&merged], None).is_err(),
+        "a merged file has a base, too"
+    );
+    // Other merges, the same chunks: counts for one are counts for the other.
+    let again = folder.path().join("again");
+    ChunkCounter::new(&GPT2)
+        .count_to_file(&corpus(), &again, |_| {})
+        .unwrap();
+    assert_eq!(fs::read(&again).unwrap(), fs::read(&ours).unwrap());
+    ChunkCounts::load(&GPT2, &[ours], None).unwrap();
+}
+
+#[test]
+fn files_of_what_does_not_fit_stay_few() {
+    let folder = tempfile::tempdir().unwrap();
+    let spill = folder.path().join("spill");
+    fs::create_dir(&spill).unwrap();
+    // A batch has at most 16,384 records: these are 20 of them.
+    let texts: Vec<String> = (0..20 * 16_384).map(|i| format!("{} x", i % 5000)).collect();
+    let corpus = Corpus::from_texts(texts);
+    let counter = ChunkCounter::new(&DEMO).hold_out_tenth();
+    let (in_memory, in_files) = (folder.path().join("a"), folder.path().join("b"));
+    let summary = counter.count_to_file(&corpus, &in_memory, |_| {}).unwrap();
+    let mut most = 0;
+    let limited = counter.memory(1, &spill);
+    let count = |_| most = most.max(fs::read_dir(&spill).unwrap().count());
+    assert_eq!(limited.count_to_file(&corpus, &in_files, count).unwrap(), summary);
+    assert!((10..16).contains(&most), "{most} files");
+    assert!(fs::read(in_memory).unwrap() == fs::read(in_files).unwrap());
+}
+
+#[test]
+fn more_documents_are_listed_when_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let [twenty, eight, merged] = ["twenty", "eight", "merged"].map(|name| folder.path().join(name));
+    let counter = ChunkCounter::new(&DEMO).list_documents(20);
+    counter.count_to_file(&corpus(), &twenty, |_| {}).unwrap();
+    ChunkCounter::new(&DEMO)
+        .count_to_file(&corpus(), &eight, |_| {})
+        .unwrap();
+    let builder = || VocabBuilder::new(DEMO.clone()).swaps(100).min_documents(12);
+    let in_memory = builder().build_from_counts(&counter.count(&corpus(), |_| {}).unwrap(), |_| {});
+    let from_file = ChunkCounts::load(&DEMO, &[&twenty], None).unwrap();
+    assert_same(
+        &builder().build_from_counts(&from_file, |_| {}).unwrap(),
+        &in_memory.unwrap(),
+    );
+    // Of several files the one that lists fewest decides.
+    let both = ChunkCounts::load(&DEMO, &[&twenty, &eight], None).unwrap();
+    assert!(builder().build_from_counts(&both, |_| {}).is_err());
+    merge_counts(&DEMO, &[&twenty, &twenty], &merged).unwrap();
+    let counts = ChunkCounts::load(&DEMO, &[&merged], None).unwrap();
+    builder().build_from_counts(&counts, |_| {}).unwrap();
 }
 
 /// The size of the corpus as its tokens say, which are single bytes when nothing is merged.
@@ -194,6 +355,20 @@ fn files_that_are_no_counts_are_refused() {
     ] {
         let error = ChunkCounts::load(&DEMO, &[path], None).unwrap_err();
         assert!(error.to_string().contains(message), "{}: {error}", path.display());
+    }
+    // Sums that overflow, of documents and of special tokens.
+    for chunk in ["", "<|endoftext|>"] {
+        let most = folder.path().join("most.parquet");
+        crate::common::write_counts(&most, &[(chunk, i64::MAX)]);
+        let files = [&most, &most, &most];
+        let merged = folder.path().join("merged.parquet");
+        for error in [
+            merge_counts(&DEMO, &files, &merged).unwrap_err(),
+            ChunkCounts::load(&DEMO, &files, None).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("the limit is"), "{error}");
+        }
+        assert!(!merged.exists());
     }
     // A file of an engine that knows nothing of this format.
     let foreign = folder.path().join("foreign.parquet");

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -59,7 +59,29 @@ impl Args {
         if first.is_some_and(|first| first.starts_with("--") && !["--help", "--version"].contains(&first)) {
             args.insert(1, "build".into());
         }
-        Args::parse_from(args)
+        let args = Args::parse_from(args);
+        if let Err((kind, message)) = args.check() {
+            Args::command().error(kind, message).exit();
+        }
+        args
+    }
+
+    /// What is wrong with arguments that are right one by one.
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
+        match &self.command {
+            Command::Build(build) => {
+                build.corpus.check()?;
+                build.settings.swap_bpe.check()?;
+                build.report.check()?;
+                build.check()
+            }
+            Command::Select(select) => {
+                select.settings.swap_bpe.check()?;
+                select.report.check()
+            }
+            Command::Count(count) => count.corpus.check(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -125,6 +147,9 @@ pub(crate) struct Count {
     /// Count part I of N only, I from 0: each record belongs to one part
     #[arg(long, value_name = "I/N", value_parser = shard)]
     pub(crate) shard: Option<(u64, u64)>,
+    /// Documents of a chunk to list: the most that --min-df of select may then ask for
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) list_documents: usize,
     #[command(flatten)]
     pub(crate) memory: Memory,
     #[command(flatten)]
@@ -149,6 +174,8 @@ pub(crate) struct Select {
     /// Files of counts; several are added together
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) counts: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) records: Records,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
@@ -206,10 +233,17 @@ pub(crate) struct Corpus {
     /// standard input
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Text to measure on [default: a tenth of the corpus, chosen by hash, which is then not learnt
-    /// from]
+    /// Text to measure on, from the same places [default: a tenth of the corpus, chosen by hash, which
+    /// is then not learnt from]
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) heldout: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) records: Records,
+}
+
+/// How all texts that are named are read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Records {
     /// Field of JSON lines, and column of Parquet files, that holds the text
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) field: String,
@@ -249,8 +283,8 @@ pub(crate) struct SwapBpe {
     /// Ids of tokens that must stay
     #[arg(long, value_name = "ID", num_args = 1..)]
     pub(crate) pin: Vec<u32>,
-    /// A sample of general text: of tokens that the corpus uses equally little, those go first that
-    /// it uses least
+    /// A sample of general text, files as for the corpus: of tokens that the corpus uses equally
+    /// little, those go first that it uses least
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) general: Vec<PathBuf>,
     /// Stop when 100 swaps in a row save nothing on the held-out text
@@ -272,15 +306,16 @@ pub(crate) enum Segmentation {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Memory {
-    /// Memory to use, about: 2G, 512M; counts that do not fit go to files, and if the distinct
-    /// chunks are too many, a sample of them is used and its error reported [default: no limit]
+    /// Memory to plan with: 2G, 512M; counts that do not fit go to files, and if the distinct chunks
+    /// are too many, a sample of them is used and its error reported [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Report {
-    /// Text of another domain to measure on as well, a line of the report for each path
+    /// Text of another domain to measure on as well, files as for the corpus, a line of the report
+    /// for each path
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) outside: Vec<PathBuf>,
     /// Print the report as JSON, with all new and all removed tokens
@@ -314,11 +349,57 @@ pub(crate) struct OutFile {
     pub(crate) force: bool,
 }
 
+/// Whether a path is standard input.
+fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+impl Corpus {
+    /// Standard input can be read once.
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
+        let named = self
+            .corpus
+            .iter()
+            .chain(&self.heldout)
+            .filter(|path| is_standard_input(path));
+        if named.count() > 1 {
+            let message = "standard input (-) can be read once, as --corpus or as --heldout";
+            return Err((ErrorKind::ArgumentConflict, message.into()));
+        }
+        Ok(())
+    }
+}
+
+/// Texts that are read more than once.
+fn check_files(name: &str, paths: &[PathBuf]) -> Result<(), (ErrorKind, String)> {
+    if paths.iter().any(|path| is_standard_input(path)) {
+        let message = format!("{name} is read more than once, so it cannot be standard input (-); name a file");
+        return Err((ErrorKind::InvalidValue, message));
+    }
+    Ok(())
+}
+
+impl SwapBpe {
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
+        if self.mode == Some(Mode::Grow) && !self.general.is_empty() {
+            let message = "--general says which tokens to remove; with --mode grow none are removed";
+            return Err((ErrorKind::ArgumentConflict, message.into()));
+        }
+        check_files("--general", &self.general)
+    }
+}
+
+impl Report {
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
+        check_files("--outside", &self.outside)
+    }
+}
+
 impl Build {
-    /// Ends the program when settings are given that have no meaning for the method.
-    pub(crate) fn check(&self) {
+    /// Settings that have no meaning for the method.
+    fn check(&self) -> Result<(), (ErrorKind, String)> {
         if self.method == Method::SwapBpe {
-            return;
+            return Ok(());
         }
         let SwapBpe {
             mode,
@@ -341,15 +422,13 @@ impl Build {
             ("--stop-when-stalled", *stop_when_stalled),
             ("--memory", self.memory.memory.is_some()),
             ("--plot", self.report.plot.is_some()),
-            (
-                "--corpus -",
-                self.corpus.corpus.iter().any(|path| path.as_os_str() == "-"),
-            ),
         ];
         if let Some((name, _)) = given.into_iter().find(|(_, given)| *given) {
             let message = format!("{name} cannot be used with AdaptiVocab, only with --method swap-bpe");
-            Args::command().error(ErrorKind::ArgumentConflict, message).exit();
+            return Err((ErrorKind::ArgumentConflict, message));
         }
+        check_files("--corpus of AdaptiVocab", &self.corpus.corpus)?;
+        check_files("--heldout of AdaptiVocab", &self.corpus.heldout)
     }
 }
 

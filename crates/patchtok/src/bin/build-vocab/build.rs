@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use patchtok::{
-    AdaptivocabForm, Built, ChunkCounts, Corpus, Mode, PatchTokenizer, Segmentation, TokenCount, VocabBuilder,
-};
+use patchtok::{AdaptivocabForm, Built, ChunkCounts, Corpus, Mode, PatchTokenizer, Segmentation, VocabBuilder};
 
 use crate::args;
 use crate::args::Method;
@@ -14,10 +12,9 @@ use crate::compare;
 use crate::counts::warn;
 use crate::output::{Staging, check_folder, write_whole};
 use crate::plot;
-use crate::report::{self, Outside, Report};
+use crate::report::{Outside, Report};
 
 pub(crate) fn build(args: &args::Build) -> Result<()> {
-    args.check();
     match args.method {
         Method::SwapBpe => swap_bpe(args),
         Method::AdaptivocabPaper => compare::build(args, AdaptivocabForm::Paper),
@@ -29,7 +26,7 @@ fn swap_bpe(args: &args::Build) -> Result<()> {
     check_folder(&args.out.out, args.out.force)?;
     let base = args.base.open()?;
     let corpus = args.corpus.open()?;
-    let job = Job::new(&base, &args.settings, &args.report, &args.corpus.field)?;
+    let job = Job::new(&base, &args.settings, &args.report, &args.corpus.records)?;
     let staging = Staging::beside(&args.out.out)?;
     let mut bar = Bar::new();
     let counter = args.corpus.counter(&base, None)?;
@@ -42,7 +39,7 @@ fn swap_bpe(args: &args::Build) -> Result<()> {
 pub(crate) fn select(args: &args::Select) -> Result<()> {
     check_folder(&args.out.out, args.out.force)?;
     let base = args.base.open()?;
-    let job = Job::new(&base, &args.settings, &args.report, "text")?;
+    let job = Job::new(&base, &args.settings, &args.report, &args.records)?;
     let staging = Staging::beside(&args.out.out)?;
     let mut bar = Bar::new();
     bar.message("reading counts");
@@ -60,13 +57,19 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Finds mistakes before anything is counted. `field` holds the texts of other domains.
-    fn new(base: &'a PatchTokenizer, settings: &args::Settings, report: &'a args::Report, field: &str) -> Result<Self> {
+    /// Finds mistakes before anything is counted.
+    fn new(
+        base: &'a PatchTokenizer,
+        settings: &args::Settings,
+        report: &'a args::Report,
+        records: &args::Records,
+    ) -> Result<Self> {
+        base.check_patchable()?;
         Ok(Job {
             base,
-            builder: settings.builder(base)?,
+            builder: settings.builder(base, records)?,
             report,
-            outside: report::outside(&report.outside, field)?,
+            outside: report.open_outside(records)?,
         })
     }
 
@@ -77,11 +80,9 @@ impl<'a> Job<'a> {
         if !self.outside.is_empty() {
             bar.message("counting tokens of other text");
         }
-        let outside = self.outside.iter().map(|(name, corpus)| {
-            let patched = TokenCount::of(&tokenizer, corpus)?;
-            Ok(Outside::new(name, TokenCount::of(self.base, corpus)?, patched))
-        });
-        let report = Report::new(&tokenizer, counts, report, outside.collect::<Result<_>>()?);
+        let tokens = |text: &str| tokenizer.encode(text).len() as u64;
+        let outside = Outside::all(&self.outside, self.base, tokens)?;
+        let report = Report::new(&tokenizer, counts, report, outside);
         let plot = match &self.report.plot {
             Some(path) => Some((path, plot::png(&report)?)),
             None => None,
@@ -101,7 +102,7 @@ const _: () = assert!(VocabBuilder::MIN_DOCUMENTS == 3 && VocabBuilder::MIN_COUN
 const _: () = assert!(VocabBuilder::MAX_TOKEN_BYTES == 48);
 
 impl args::Settings {
-    fn builder(&self, base: &PatchTokenizer) -> Result<VocabBuilder> {
+    fn builder(&self, base: &PatchTokenizer, records: &args::Records) -> Result<VocabBuilder> {
         let swap_bpe = &self.swap_bpe;
         let vocab_size = base.vocab_size();
         if let Some(id) = swap_bpe.pin.iter().find(|&&id| id as usize >= vocab_size) {
@@ -123,7 +124,7 @@ impl args::Settings {
             .pin(swap_bpe.pin.iter().copied())
             .stop_on_stall(swap_bpe.stop_when_stalled);
         if !swap_bpe.general.is_empty() {
-            builder = builder.general(Corpus::open_all(&swap_bpe.general)?);
+            builder = builder.general(records.open_checked(&swap_bpe.general)?);
         }
         Ok(builder)
     }

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::args;
 use crate::bar::Bar;
-use crate::counts::warn;
 use crate::output::{Staging, check_folder};
+use crate::report::Outside;
 
 /// The machine-readable report.
 #[derive(Serialize)]
@@ -21,6 +21,7 @@ struct Report {
     swaps: usize,
     corpus: Saving,
     heldout: Saving,
+    outside: Vec<Outside>,
 }
 
 /// Tokens of a text before and after.
@@ -36,16 +37,9 @@ pub(crate) fn build(args: &args::Build, form: AdaptivocabForm) -> Result<()> {
     let out = &args.out;
     check_folder(&out.out, out.force)?;
     let base = args.base.open()?;
-    let mut corpora = args.corpus.opened()?;
-    for corpus in &corpora {
-        let mut documents = corpus.documents();
-        documents.try_for_each(|document| document.map(drop))?;
-        warn(documents.rejected());
-    }
-    let (corpus, heldout) = match (corpora.remove(0), corpora.pop()) {
-        (corpus, Some(heldout)) => (corpus, heldout),
-        (corpus, None) => corpus.split(),
-    };
+    base.check_patchable()?;
+    let (corpus, heldout) = args.corpus.open_checked()?;
+    let outside = args.report.open_outside(&args.corpus.records)?;
     let staging = Staging::beside(&out.out)?;
     let mut bar = Bar::new();
     bar.message("choosing n-grams");
@@ -54,9 +48,10 @@ pub(crate) fn build(args: &args::Build, form: AdaptivocabForm) -> Result<()> {
         .swaps(requested)
         .build(&corpus)?;
     bar.message("counting tokens");
+    let tokens = |text: &str| tokenizer.encode(text).len() as u64;
     let saving = |corpus| -> Result<Saving> {
         let base = TokenCount::of(&base, corpus)?;
-        let patched = TokenCount::by(|text| tokenizer.encode(text).len() as u64, corpus)?;
+        let patched = TokenCount::by(tokens, corpus)?;
         let saving_percent = patched.saving_percent(&base);
         Ok(Saving {
             base,
@@ -75,6 +70,7 @@ pub(crate) fn build(args: &args::Build, form: AdaptivocabForm) -> Result<()> {
         swaps: tokenizer.ngrams().len(),
         corpus: saving(&corpus)?,
         heldout: saving(&heldout)?,
+        outside: Outside::all(&outside, &base, tokens)?,
     };
     bar.finish();
     staging.save(&out.out, |folder| tokenizer.save(folder))?;
@@ -112,5 +108,5 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
             patched.bytes_per_token()
         )?;
     }
-    Ok(())
+    report.outside.iter().try_for_each(|outside| outside.print(out))
 }

@@ -23,7 +23,7 @@ pub(crate) fn count(args: &args::Count) -> Result<()> {
     }
     let staging = Staging::beside(&out.out)?;
     let counter = args.corpus.counter(&base, args.shard)?;
-    let counter = args.memory.limit(counter, &staging);
+    let counter = args.memory.limit(counter.list_documents(args.list_documents), &staging);
     let mut bar = Bar::new();
     let summary = counter.count_to_file(&corpus, staging.path(STAGED), |counting| bar.counting(counting))?;
     bar.finish();
@@ -102,24 +102,20 @@ pub(crate) fn open(path: &Path) -> Result<PatchTokenizer> {
 impl args::Corpus {
     /// The corpus to learn from, with the part that is held out of it.
     pub(crate) fn open(&self) -> Result<Corpus> {
-        Ok(self.configure(Corpus::open_all(&self.corpus)?))
+        self.records.open(&self.corpus)
     }
 
     fn open_heldout(&self) -> Result<Corpus> {
-        Ok(self.configure(Corpus::open_all(&self.heldout)?))
+        self.records.open(&self.heldout)
     }
 
-    /// The corpora that are named: the one to learn from, and the held-out one if there is one.
-    pub(crate) fn opened(&self) -> Result<Vec<Corpus>> {
-        let mut corpora = vec![self.open()?];
-        if !self.heldout.is_empty() {
-            corpora.push(self.open_heldout()?);
+    /// The corpus to learn from and the one to measure on, both to be read several times.
+    pub(crate) fn open_checked(&self) -> Result<(Corpus, Corpus)> {
+        let corpus = self.records.open_checked(&self.corpus)?;
+        if self.heldout.is_empty() {
+            return Ok(corpus.split());
         }
-        Ok(corpora)
-    }
-
-    fn configure(&self, corpus: Corpus) -> Corpus {
-        corpus.text_field(&self.field).skip_bad(!self.strict)
+        Ok((corpus, self.records.open_checked(&self.heldout)?))
     }
 
     /// A counter that holds out what it is told to.
@@ -133,6 +129,24 @@ impl args::Corpus {
             heldout = heldout.shard(index, count)?;
         }
         Ok(counter.heldout(heldout))
+    }
+}
+
+impl args::Records {
+    /// The texts as one corpus.
+    pub(crate) fn open<P: AsRef<Path>>(&self, paths: &[P]) -> Result<Corpus> {
+        let corpus = Corpus::open_all(paths)?;
+        Ok(corpus.text_field(&self.field).skip_bad(!self.strict))
+    }
+
+    /// [`open`](args::Records::open) for files that are read several times: they are read now, so that
+    /// bad records are refused before anything is built, or said once.
+    pub(crate) fn open_checked<P: AsRef<Path>>(&self, paths: &[P]) -> Result<Corpus> {
+        let corpus = self.open(paths)?;
+        let mut documents = corpus.documents();
+        documents.try_for_each(|document| document.map(drop))?;
+        warn(documents.rejected());
+        Ok(corpus)
     }
 }
 

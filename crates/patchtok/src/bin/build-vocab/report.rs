@@ -7,6 +7,8 @@ use anyhow::Result;
 use patchtok::{BuildReport, ChunkCounts, Corpus, CountSummary, PatchTokenizer, Sampling, TokenCount};
 use serde::Serialize;
 
+use crate::args;
+
 /// New tokens, and removed ones, that are printed.
 const TOP: usize = 20;
 
@@ -89,7 +91,7 @@ impl Part {
 }
 
 impl Outside {
-    pub(crate) fn new(text: &str, base: TokenCount, patched: TokenCount) -> Self {
+    fn new(text: &str, base: TokenCount, patched: TokenCount) -> Self {
         Outside {
             text: text.into(),
             base,
@@ -97,12 +99,37 @@ impl Outside {
             saving_percent: patched.saving_percent(&base),
         }
     }
+
+    /// Counts texts, which have names, with the base and with another tokenizer.
+    pub(crate) fn all(
+        texts: &[(String, Corpus)],
+        base: &PatchTokenizer,
+        tokens: impl Fn(&str) -> u64 + Sync,
+    ) -> Result<Vec<Self>> {
+        let count = |(name, corpus): &(String, Corpus)| {
+            let patched = TokenCount::by(&tokens, corpus)?;
+            Ok(Outside::new(name, TokenCount::of(base, corpus)?, patched))
+        };
+        texts.iter().map(count).collect()
+    }
+
+    pub(crate) fn print(&self, out: &mut impl Write) -> Result<()> {
+        let (text, tokens, less) = (&self.text, self.base.tokens, self.patched.tokens);
+        writeln!(
+            out,
+            "outside     {text}: {tokens} -> {less} tokens, {:.2} % fewer",
+            self.saving_percent
+        )?;
+        Ok(())
+    }
 }
 
-/// Opens texts of other domains, by their names. Records that are no documents are errors in them.
-pub(crate) fn outside(paths: &[PathBuf], field: &str) -> Result<Vec<(String, Corpus)>> {
-    let open = |path: &PathBuf| Ok((path.display().to_string(), Corpus::open(path)?.text_field(field)));
-    paths.iter().map(open).collect()
+impl args::Report {
+    /// Texts of other domains by their names.
+    pub(crate) fn open_outside(&self, records: &args::Records) -> Result<Vec<(String, Corpus)>> {
+        let open = |path: &PathBuf| Ok((path.display().to_string(), records.open_checked(&[path])?));
+        self.outside.iter().map(open).collect()
+    }
 }
 
 impl<'c> Report<'c> {
@@ -175,19 +202,7 @@ impl<'c> Report<'c> {
         } else {
             writeln!(out, "held-out    no documents; name some with --heldout")?;
         }
-        for Outside {
-            text,
-            base,
-            patched,
-            saving_percent,
-        } in &self.outside
-        {
-            let (tokens, less) = (base.tokens, patched.tokens);
-            writeln!(
-                out,
-                "outside     {text}: {tokens} -> {less} tokens, {saving_percent:.2} % fewer"
-            )?;
-        }
+        self.outside.iter().try_for_each(|outside| outside.print(out))?;
         if self.outside.is_empty() {
             writeln!(
                 out,

@@ -15,7 +15,7 @@ use std::borrow::Borrow;
 use self::ngrams::{Counts, Stream};
 pub use self::tokenizer::NgramTokenizer;
 use self::tokenizer::{Matching, Ngram, Removed};
-use crate::{Corpus, Error, PatchTokenizer, Result};
+use crate::{Corpus, PatchTokenizer, Result};
 
 /// Longest n-gram: the paper's and the code's default, 3 base tokens.
 const LONGEST: usize = 3;
@@ -81,14 +81,11 @@ impl AdaptivocabBuilder {
     /// 40 for each n-gram that occurs in it.
     ///
     /// # Errors
-    /// [`Error::Build`] when the base is already patched or the corpus is too large,
-    /// [`Error::EmptyCorpus`] and the errors of [`Corpus::documents`].
+    /// Those of [`PatchTokenizer::check_patchable`] and of [`Corpus::documents`];
+    /// [`Error::Build`](crate::Error::Build) when the corpus is too large, and
+    /// [`Error::EmptyCorpus`](crate::Error::EmptyCorpus).
     pub fn build(self, corpus: impl Borrow<Corpus>) -> Result<NgramTokenizer> {
-        if self.base.patch_map().is_some() {
-            return Err(Error::Build(
-                "the base is a patched tokenizer; start from the original one".into(),
-            ));
-        }
+        self.base.check_patchable()?;
         let min_words = match self.form {
             AdaptivocabForm::Paper => 0,
             AdaptivocabForm::Released => MIN_WORDS,

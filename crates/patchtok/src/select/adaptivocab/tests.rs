@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::Error;
 use crate::model::{Merge, Model};
 use crate::split::Splitter;
 
