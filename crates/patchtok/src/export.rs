@@ -1,12 +1,14 @@
 //! Writing a Hugging Face `tokenizer.json`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use hashbrown::HashMap;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
 use crate::base::split_of;
-use crate::model::{Model, Segmentation, Special};
+use crate::model::{Hasher, Model, Segmentation, Special};
 use crate::normalizer::Normalizer;
 use crate::split::Splitter;
 use crate::tokenizer::TOKENIZER_JSON;
@@ -17,6 +19,7 @@ pub(crate) const TOKEN_SCORE: f64 = -1.0;
 
 /// The file as bytes. The `tokenizers` library reads it into a tokenizer with the ids of `model`.
 pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
+    let spelling = &Spelling::of(model);
     let file = File {
         version: "1.0",
         truncation: (),
@@ -41,12 +44,12 @@ pub(crate) fn tokenizer_json(model: &Model) -> Result<Vec<u8>> {
                 fuse_unk: false,
                 byte_fallback: false,
                 ignore_merges: model.ignores_merges(),
-                vocab: VocabById(model),
-                merges: MergePairs(model),
+                vocab: VocabById(spelling),
+                merges: MergePairs(spelling),
             },
             Segmentation::MinTokens => ModelPart::Unigram {
                 unk_id: (),
-                vocab: EqualScores(model),
+                vocab: EqualScores(spelling),
                 byte_fallback: false,
             },
         },
@@ -123,15 +126,38 @@ fn added_token(special: &Special) -> Value {
     })
 }
 
+/// How the file names tokens: special tokens as they are, others in the byte-level spelling.
+struct Spelling<'m> {
+    model: &'m Model,
+    specials: HashMap<u32, &'m str, Hasher>,
+}
+
+impl<'m> Spelling<'m> {
+    fn of(model: &'m Model) -> Self {
+        let specials = model.specials().iter();
+        Spelling {
+            model,
+            specials: specials.map(|special| (special.id, special.content.as_str())).collect(),
+        }
+    }
+
+    fn of_token(&self, id: u32) -> Cow<'m, str> {
+        match self.specials.get(&id) {
+            Some(content) => Cow::Borrowed(content),
+            None => Cow::Owned(byte_level::spell(self.model.vocab().get(id).unwrap_or_default())),
+        }
+    }
+}
+
 /// The vocabulary as an object in the order of ids.
-struct VocabById<'m>(&'m Model);
+struct VocabById<'m>(&'m Spelling<'m>);
 
 impl Serialize for VocabById<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let vocab = self.0.vocab();
-        let mut map = serializer.serialize_map(Some(vocab.len()))?;
-        for id in 0..vocab.len() as u32 {
-            map.serialize_entry(&spelled(self.0, id), &id)?;
+        let vocab_size = self.0.model.vocab().len();
+        let mut map = serializer.serialize_map(Some(vocab_size))?;
+        for id in 0..vocab_size as u32 {
+            map.serialize_entry(&self.0.of_token(id), &id)?;
         }
         map.end()
     }
@@ -139,33 +165,26 @@ impl Serialize for VocabById<'_> {
 
 /// The tokens with their scores in the order of ids. The best sum of equal scores below zero is that
 /// of the fewest tokens.
-struct EqualScores<'m>(&'m Model);
+struct EqualScores<'m>(&'m Spelling<'m>);
 
 impl Serialize for EqualScores<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let vocab_size = self.0.vocab().len() as u32;
-        let tokens = (0..vocab_size).map(|id| (spelled(self.0, id), TOKEN_SCORE));
+        let vocab_size = self.0.model.vocab().len() as u32;
+        let tokens = (0..vocab_size).map(|id| (self.0.of_token(id), TOKEN_SCORE));
         serializer.collect_seq(tokens)
     }
 }
 
 /// The merges as pairs of tokens in rank order.
-struct MergePairs<'m>(&'m Model);
+struct MergePairs<'m>(&'m Spelling<'m>);
 
 impl Serialize for MergePairs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.merges().len()))?;
-        for merge in self.0.merges() {
-            list.serialize_element(&(spelled(self.0, merge.left), spelled(self.0, merge.right)))?;
+        let merges = self.0.model.merges();
+        let mut list = serializer.serialize_seq(Some(merges.len()))?;
+        for merge in merges {
+            list.serialize_element(&(self.0.of_token(merge.left), self.0.of_token(merge.right)))?;
         }
         list.end()
-    }
-}
-
-/// A token as the file names it: special tokens as they are, others in the byte-level spelling.
-fn spelled(model: &Model, id: u32) -> String {
-    match model.specials().iter().find(|special| special.id == id) {
-        Some(special) => special.content.clone(),
-        None => byte_level::spell(model.vocab().get(id).unwrap_or_default()),
     }
 }
