@@ -42,7 +42,7 @@ pub enum Error {
     /// `tokenizer.json` uses a part of the format that has no equal here.
     #[error(
         "tokenizer.json: {0} is not supported; patchtok reads byte-level BPE tokenizers with the \
-         pre-tokenizer of GPT-2, Llama 3 or Qwen, and its own exports"
+         pre-tokenizer of GPT-2, also behind Digits (SmolLM), Llama 3 or Qwen, and its own exports"
     )]
     Unsupported(String),
     /// The parts of a tokenizer contradict each other.

@@ -6,7 +6,7 @@
 //! You will meet three types:
 //!
 //! * [`PatchTokenizer`] encodes and decodes. It reads `tokenizer.json` files of the kinds of GPT-2,
-//!   Llama 3 and Qwen and what this crate writes, and gives the same ids as the Hugging Face
+//!   SmolLM, Llama 3 and Qwen and what this crate writes, and gives the same ids as the Hugging Face
 //!   `tokenizers` library.
 //! * [`VocabBuilder`] makes a patched tokenizer from a base tokenizer and a [`Corpus`].
 //! * [`PatchMap`] says what was swapped: which base tokens a new token stands for, so that a
@@ -50,8 +50,9 @@
 //! # What it is not
 //!
 //! * Not a tokenizer trainer from nothing: it starts from a trained vocabulary.
-//! * Not a reader of every `tokenizer.json`: only byte-level BPE with the pre-tokenizer of GPT-2,
-//!   Llama 3 or Qwen. Everything else is an error that names the part.
+//! * Not a reader of every `tokenizer.json`: only byte-level BPE with the pre-tokenizer of GPT-2, also
+//!   behind `Digits` (SmolLM, which is read but not patched), Llama 3 or Qwen. Everything else, such as
+//!   the kind of Llama 2 and Mistral, is an error that names the part.
 //! * Not a model tool: it knows nothing of tensors.
 
 mod artifact;

@@ -10,8 +10,9 @@ use crate::special::{Search, Segment};
 /// All ids given out, [`finish`](EncodeStream::finish) included, are those of
 /// [`PatchTokenizer::encode`] for the whole text, wherever it was cut. Held back are the last word and
 /// what may become part of a phrase with it, the beginning of what may be a special token, and white
-/// space before what is not there yet. The time is O(n) for n bytes in all, besides a constant for each
-/// part.
+/// space before what is not there yet. With [`Segmentation::MinTokens`](crate::Segmentation) the whole
+/// chunk is held back, since its end decides how its beginning is cut. The time is O(n) for n bytes in
+/// all, besides a constant for each part.
 ///
 /// ```
 /// # fn main() -> patchtok::Result<()> {
