@@ -6,7 +6,7 @@ use std::path::Path;
 use patchtok::{ChunkCounts, Error, PatchTokenizer};
 use serde_json::{Value, json};
 
-use crate::targets::fixture;
+use crate::targets::{BASE, fixture};
 use crate::{Random, measured};
 
 const FILES: [&str; 3] = ["tokenizer.json", "patch_map.json", "patch_tokenizer.bin"];
@@ -44,7 +44,7 @@ fn version_1_is_read() {
     let from_json = PatchTokenizer::load(folder.path()).unwrap();
     assert_eq!(from_json.encode(text), expected);
     assert_eq!(from_json.patch_map(), tokenizer.patch_map());
-    let counts = ChunkCounts::load(&tokenizer, &[fixture("chunk_counts.parquet")], None).unwrap();
+    let counts = ChunkCounts::load(&BASE, &[fixture("chunk_counts.parquet")], None).unwrap();
     assert_eq!(counts.summary().documents, 30);
     assert!(counts.summary().distinct_chunks > 30);
 }
