@@ -3,9 +3,9 @@
 //! The meaning is fixed by [`reference`](mod@reference): inside each piece, while two adjacent
 //! tokens have a merge, apply the merge of lowest rank, the leftmost first. [`Encoder`] gives the
 //! same tokens faster, in two stages: the merges inside words, whose results are remembered word by
-//! word (`words`), and the merges that join words (`phrases`). Short sequences are scanned (`scan`),
-//! long ones go through a trie (`linear`), so that the time is linear in the length of the text.
-//! Merges in an order that no training gives go through a `heap`.
+//! word (`words`), and the merges that join words (`phrases`). Short sequences are scanned (`scan`), longer ones go
+//! through a `heap`, and those of any length through a trie (`linear`), so that the time is linear in the
+//! length of the text. Merges in an order that no training gives have the heap alone.
 
 mod cache;
 pub(crate) mod heap;
@@ -36,6 +36,10 @@ use min_tokens::MinTokens;
 use phrases::{Pending, Phrases};
 use spine::Spines;
 use words::Words;
+
+/// Longest piece that goes through a heap where a trie would do: most texts have no longer one, and making the trie
+/// takes longer than to encode some megabytes.
+const HEAP_LIMIT: usize = 255;
 
 /// Memory that is used again from text to text.
 #[derive(Debug, Default)]
@@ -230,25 +234,25 @@ impl Encoder {
             && let Some(&id) = self.whole.find(hash(bytes), |&id| model.vocab().get(id) == Some(bytes))
         {
             out.push(id);
-        } else if bytes.len() <= scan::LIMIT {
-            let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
-            let pair = |left, right| match self.merges.get(left, right) {
-                (rank, _) if rank >= limit => (NO_RANK, 0),
-                pair => pair,
-            };
-            scan::merge(symbols, pair, out);
-        } else if let Some(spines) = &self.spines {
-            let tables = Tables {
-                model,
-                merges: &self.merges,
-                spines,
-                trie: self.trie.get_or_init(|| Trie::new(model, self.tokens(model))),
-            };
-            linear::encode(bytes, limit, tables, &mut scratch.linear, out);
-        } else {
-            let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
-            let pair = |left, right| self.merges.get(left, right);
-            heap::merge(symbols, pair, &mut scratch.heap, out);
+            return;
+        }
+        let symbols = bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]);
+        let pair = |left, right| match self.merges.get(left, right) {
+            (rank, _) if rank >= limit => (NO_RANK, 0),
+            pair => pair,
+        };
+        match &self.spines {
+            _ if bytes.len() <= scan::LIMIT => scan::merge(symbols, pair, out),
+            Some(spines) if bytes.len() > HEAP_LIMIT => {
+                let tables = Tables {
+                    model,
+                    merges: &self.merges,
+                    spines,
+                    trie: self.trie.get_or_init(|| Trie::new(model, self.tokens(model))),
+                };
+                linear::encode(bytes, limit, tables, &mut scratch.linear, out);
+            }
+            _ => heap::merge(symbols, pair, &mut scratch.heap, out),
         }
     }
 

@@ -216,8 +216,9 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             return filled + found.count();
         }
         let word = &self.text.as_bytes()[starts[place]..starts[place + 1]];
+        let is_stored = word.len() <= cache::LONGEST_STORED;
         // It has at most as many tokens as bytes, and the words behind it need their room.
-        if filled + word.len() + (BATCH - place) * INLINE > tokens.len() {
+        if !is_stored || filled + word.len() + (BATCH - place) * INLINE > tokens.len() {
             self.flush(filled);
             filled = 0;
         }
@@ -233,7 +234,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
                 phrases.mark(&mut out[start..], key & cache::STARTS != 0);
             }
         };
-        if word.len() > cache::LONGEST_STORED {
+        if !is_stored {
             encode(if CHUNKS {
                 &mut self.pending.tokens
             } else {
