@@ -39,6 +39,8 @@ pub enum Command {
     /// Puts load on the arms, or on servers by URL: requests that arrive by themselves, clients that
     /// wait for their answers, or a recorded trace
     Serve(Box<ServeArgs>),
+    /// Shows what each part gives and costs: quality stage by stage and by the number of swaps, tokenizer × KV store
+    Ablate(Box<AblateArgs>),
     /// Compares two reports of the same kind, and fails when a quantity changed by more than a gate lets it
     Diff(DiffArgs),
 }
@@ -191,6 +193,61 @@ pub struct ServeArgs {
     pub json: bool,
 }
 
+/// What each part gives and costs.
+///
+/// Bits per byte of the base model, of the base after the same tuning, of the adapted model before tuning and after it,
+/// on the same text; how often it says new tokens, and what it says; then quality, tokens and speed by the number of swaps,
+/// with AdaptiVocab's released method; then every tokenizer with every KV store. What is not named is taken from the embedded
+/// demonstration, unless --base is; what is missing is not measured, and the report says so.
+#[derive(Debug, Clone, Args)]
+pub struct AblateArgs {
+    /// The base model: a Hugging Face GPT-2 directory with its tokenizer.json
+    #[arg(long, value_name = "DIR", requires = "domain")]
+    pub base: Option<PathBuf>,
+    /// The base model after the tuning that the adapted one got: the control
+    #[arg(long, value_name = "DIR")]
+    pub base_tuned: Option<PathBuf>,
+    /// The adapted model before tuning [default: rows made from the base's]
+    #[arg(long, value_name = "DIR")]
+    pub adapted_untuned: Option<PathBuf>,
+    /// The adapted model after tuning, with its patched tokenizer
+    #[arg(long, value_name = "DIR")]
+    pub adapted: Option<PathBuf>,
+    /// Held-out text of the domain
+    #[arg(long, value_name = "PATH")]
+    pub domain: Option<PathBuf>,
+    /// Held-out text of something else
+    #[arg(long, value_name = "PATH")]
+    pub outside: Option<PathBuf>,
+    /// Training text of the domain, to build tokenizers on
+    #[arg(long, value_name = "PATH")]
+    pub train: Option<PathBuf>,
+    /// Where the demonstration's files are
+    #[arg(long, value_name = "DIR", default_value = DEMO, hide_default_value = true, conflicts_with = "base")]
+    pub demo: PathBuf,
+    /// Numbers of swaps; none is always there
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', default_value = "500,1000,2000,5000", value_parser = count)]
+    pub swaps: Vec<usize>,
+    /// Held-out pages scored of each text, up to 4 KiB of each
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
+    pub documents: usize,
+    /// Texts completed where time is measured
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = count)]
+    pub texts: usize,
+    /// Repetitions where time is measured; of fewer than 5, times have no intervals
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
+    pub rounds: usize,
+    /// Where the report and the figures go; other files there are left alone
+    #[arg(long, value_name = "DIR", default_value = "target/bench-ablate")]
+    pub out: PathBuf,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print the report as JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arms in the order they were named, none twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArmList(pub Vec<Arm>);
@@ -312,6 +369,7 @@ mod tests {
         assert!(parse("").is_ok());
         assert!(parse("--model a --tokenizer b --corpus c --fused-model d --json").is_ok());
         assert!(parse("serve --quick --rates 1,2.5 --arms fused,normal --objectives e2e=9").is_ok());
+        assert!(parse("ablate --base a --domain b --base-tuned c --swaps 5,10").is_ok());
         let servers = parse("serve --url http://host:8000/v1/ --url b=http://other").expect("two servers");
         let Some(Command::Serve(serve)) = servers.command else {
             panic!("not the subcommand")
@@ -356,6 +414,8 @@ mod tests {
             "serve --model a",
             "serve --kept-prefixes 4097",
             "serve --kept-prefixes 18446744073709551615",
+            "ablate --base a",
+            "ablate --swaps 0",
             "diff a.json",
             "diff a.json b.json --gate kv=2",
         ] {

@@ -32,6 +32,15 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Loads a model and its tokenizer from one directory.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or damaged, or if the two do not belong together.
+    pub fn load(folder: &Path) -> Result<Self, BenchError> {
+        Self::new(Params::load(folder)?, PatchTokenizer::load(folder)?, folder)
+    }
+
     fn new(params: Params, tokenizer: PatchTokenizer, tokenizer_folder: &Path) -> Result<Self, BenchError> {
         let config = params.config();
         if tokenizer.vocab_size() > config.vocab_size {
@@ -77,6 +86,43 @@ impl Subject {
         )?)
     }
 
+    /// Another model and tokenizer, with the same id before every document.
+    ///
+    /// # Errors
+    ///
+    /// If the weights do not make a model.
+    pub fn with(&self, params: Params, tokenizer: PatchTokenizer) -> Result<Self, BenchError> {
+        Ok(Self {
+            model: Gpt2::new(&params, Options::default())?,
+            tokenizer,
+            hugging_face: None,
+            params,
+            start: self.start,
+        })
+    }
+
+    /// The weights, as they are scored.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The id before every document.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// Shape of the model.
+    pub fn shape(&self) -> ModelShape {
+        let config = self.config();
+        ModelShape {
+            vocab_size: config.vocab_size,
+            n_positions: config.n_positions,
+            n_embd: config.n_embd,
+            n_layer: config.n_layer,
+            n_head: config.n_head,
+        }
+    }
+
     fn config(&self) -> &Gpt2Config {
         self.params.config()
     }
@@ -91,7 +137,12 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    fn read(path: PathBuf) -> Result<Self, BenchError> {
+    /// Reads a file or folder of text.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is not UTF-8, or has no text.
+    pub fn read(path: PathBuf) -> Result<Self, BenchError> {
         Ok(Self {
             pages: Pages::read(&path)?,
             path,
@@ -155,11 +206,10 @@ impl Loaded {
         let corpus = folder.join("corpus");
         let domain = HeldOut::read(corpus.join("manual-heldout.jsonl.gz"))?;
         let out_of_domain = HeldOut::read(corpus.join("rust-heldout.jsonl.gz"))?;
-        let subject = |folder: &Path| Subject::new(Params::load(folder)?, PatchTokenizer::load(folder)?, folder);
         Ok(Self {
             mode: "demo",
-            base: subject(&base)?,
-            patched: subject(&adapted)?,
+            base: Subject::load(&base)?,
+            patched: Subject::load(&adapted)?,
             base_model: base.display().to_string(),
             fused_model: adapted.display().to_string(),
             fused_model_origin: "shipped",
@@ -213,14 +263,7 @@ impl Loaded {
 
     /// Shape of the base model.
     pub fn model_shape(&self) -> ModelShape {
-        let config = self.base.config();
-        ModelShape {
-            vocab_size: config.vocab_size,
-            n_positions: config.n_positions,
-            n_embd: config.n_embd,
-            n_layer: config.n_layer,
-            n_head: config.n_head,
-        }
+        self.base.shape()
     }
 
     /// Longest sequence that both models take.

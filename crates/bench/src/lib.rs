@@ -9,6 +9,7 @@
 //! * [`Cli`](cli::Cli), what is to be run, and [`run`](run::run), which runs it;
 //! * [`Report`](report::Report), the result: `docs/report-schema.md` field by field;
 //! * [`serve::run`], the arms under load, and its [`ServeReport`](serve::report::ServeReport);
+//! * [`ablate::run`], quality and speed part by part, and its [`AblationReport`](ablate::report::AblationReport);
 //! * [`diff::diff`], two reports against each other;
 //! * [`Plot`](plots::Plot), the four figures, drawn from a report, and [`table::render`], the same
 //!   for a terminal.
@@ -31,6 +32,7 @@
 //! It is no place for algorithms (tokenizers, models and KV stores come from `patchtok` and
 //! `fused-model`), and it compares no two machines.
 
+pub mod ablate;
 pub mod arms;
 pub mod cli;
 pub mod diff;

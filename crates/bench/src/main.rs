@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bench::cli::{Cli, Command, CompareArgs, DiffArgs, ServeArgs};
+use bench::cli::{AblateArgs, Cli, Command, CompareArgs, DiffArgs, ServeArgs};
 use bench::error::BenchError;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => compare(&cli.compare),
         Some(Command::Serve(args)) => serve(args),
+        Some(Command::Ablate(args)) => ablate(args),
         Some(Command::Diff(args)) => return diff(args),
     };
     match done {
@@ -40,6 +41,11 @@ fn compare(args: &CompareArgs) -> Result<(), BenchError> {
 fn serve(args: &ServeArgs) -> Result<(), BenchError> {
     let (report, files) = bench::serve::run(args)?;
     print(args.json, &report, || bench::serve::table::render(&report), &files)
+}
+
+fn ablate(args: &AblateArgs) -> Result<(), BenchError> {
+    let (report, files) = bench::ablate::run(args)?;
+    print(args.json, &report, || bench::ablate::table::render(&report), &files)
 }
 
 /// 1 says that a gate is broken, and nothing else does.

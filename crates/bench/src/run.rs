@@ -96,15 +96,8 @@ fn needed_tokens(subject: &Subject, text: &Text) -> usize {
 /// The budget of the virtual store in bytes, found to be enough for the longest text.
 fn kv_budget(cli: &CompareArgs, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
     let subjects = [&loaded.base, &loaded.patched];
-    let whole = subjects.map(|subject| {
-        let geometry = subject.model.config().kv_geometry(cli.batch);
-        // Whole frames for every row run, so that a store with this budget can be filled.
-        let runs = geometry.max_sequences * 2 * geometry.layers;
-        runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
-            .next_multiple_of(FRAME_BYTES)
-    });
     let Some(mebibytes) = cli.kv_budget else {
-        return Ok(whole.into_iter().max().unwrap_or(0));
+        return Ok(Settings::whole(subjects, cli.batch, cli.rounds).kv_budget);
     };
     let budget = mebibytes << 20;
     for subject in subjects {

@@ -4,14 +4,16 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use crate::ablate::report::AblationReport;
 use crate::report::Report;
 use crate::serve::record::RequestLine;
 use crate::serve::report::ServeReport;
 
 /// The schemas, with the names of their files in `docs/schema/`.
-pub fn all() -> [(&'static str, Value); 3] {
+pub fn all() -> [(&'static str, Value); 4] {
     [
         ("report.v1.json", of::<Report>()),
+        ("ablation.v1.json", of::<AblationReport>()),
         ("serve.v1.json", of::<ServeReport>()),
         ("serve-request.v1.json", of::<RequestLine<'static>>()),
     ]
@@ -117,12 +119,14 @@ mod tests {
 
     #[test]
     fn reports_are_of_their_schemas_and_others_are_not() {
-        let [(_, compared), (_, served), _] = all();
+        let [(_, compared), (_, ablated), (_, served), _] = all();
         let report = serde_json::to_value(sample::report()).expect("serializes");
         check(&compared, &compared, &report, "").expect("the report is of its schema");
         let load = serde_json::to_value(sample::serve_report()).expect("serializes");
         check(&served, &served, &load, "").expect("the report is of its schema");
-        assert!(check(&served, &served, &report, "").is_err());
+        let ablation = serde_json::to_value(sample::ablation_report()).expect("serializes");
+        check(&ablated, &ablated, &ablation, "").expect("the report is of its schema");
+        assert!(check(&served, &served, &report, "").is_err() && check(&ablated, &ablated, &load, "").is_err());
         for (place, wrong) in [
             ("/environment/seed", "one".into()),
             ("/arms/0/role", "other".into()),

@@ -48,14 +48,7 @@ pub fn measure(
     pages: &Pages,
     seed: u64,
 ) -> Result<QualityData, BenchError> {
-    let mut order: Vec<usize> = (0..pages.texts.len()).collect();
-    Rng::new(seed).shuffle(&mut order);
-    order.truncate(DOCUMENTS);
-    let documents: Vec<&str> = order
-        .into_iter()
-        .map(|page| pages.texts[page].as_str())
-        .map(|text| &text[..boundary(text, DOCUMENT_BYTES)])
-        .collect();
+    let documents = beginnings(pages, DOCUMENTS, seed);
     let stage = Stage::new(name, documents.len());
     let mut data = QualityData {
         document_bytes: Vec::new(),
@@ -78,6 +71,18 @@ pub fn measure(
         stage.step();
     }
     Ok(data)
+}
+
+/// The beginnings, up to [`DOCUMENT_BYTES`] each, of up to `documents` pages, drawn by `seed`.
+pub fn beginnings(pages: &Pages, documents: usize, seed: u64) -> Vec<&str> {
+    let mut order: Vec<usize> = (0..pages.texts.len()).collect();
+    Rng::new(seed).shuffle(&mut order);
+    order.truncate(documents);
+    order
+        .into_iter()
+        .map(|page| pages.texts[page].as_str())
+        .map(|text| &text[..boundary(text, DOCUMENT_BYTES)])
+        .collect()
 }
 
 fn timed(subject: &Subject, document: &str) -> Result<DocumentScore, BenchError> {

@@ -106,6 +106,24 @@ pub struct Settings {
     pub kv_budget: usize,
 }
 
+impl Settings {
+    /// With as much memory for the virtual store as the static one takes.
+    pub fn whole(subjects: [&Subject; 2], batch: usize, rounds: usize) -> Self {
+        let whole = subjects.map(|subject| {
+            let geometry = subject.model.config().kv_geometry(batch);
+            // Whole frames for every row run, so that a store with this budget can be filled.
+            let runs = geometry.max_sequences * 2 * geometry.layers;
+            runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
+                .next_multiple_of(FRAME_BYTES)
+        });
+        Self {
+            batch,
+            rounds,
+            kv_budget: whole[0].max(whole[1]),
+        }
+    }
+}
+
 /// The arms under test and what they run.
 struct Bench<'a> {
     subjects: [&'a Subject; 2],

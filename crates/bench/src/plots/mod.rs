@@ -1,5 +1,6 @@
 //! The figures, drawn from a report and from nothing else: four pages of the comparison, and single panels of both reports.
 
+mod ablate;
 mod canvas;
 mod dashboard;
 mod kv_cache;
@@ -252,10 +253,12 @@ mod tests {
     fn single_figures_have_their_names_and_whole_numbers() {
         let compared = single::compared(&sample::report()).expect("draws");
         let served = single::served(&sample::serve_report()).expect("draws");
+        let ablated = single::ablated(&sample::ablation_report()).expect("draws");
         let names = |figures: &[single::Single]| figures.iter().map(|figure| figure.name).collect::<Vec<_>>();
         assert_eq!(names(&compared), single::COMPARED);
         assert_eq!(names(&served), single::SERVED);
-        for figure in compared.iter().chain(&served) {
+        assert_eq!(names(&ablated), single::ABLATED);
+        for figure in compared.iter().chain(&served).chain(&ablated) {
             assert!(
                 !figure.svg.contains("NaN") && !figure.svg.contains("inf<"),
                 "{}",

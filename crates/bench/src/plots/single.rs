@@ -1,9 +1,11 @@
 //! Figures of one panel each, for pages that put them in an order of their own.
 
+pub use super::ablate::ABLATED;
 use super::canvas::{self, Canvas};
 use super::panel::{self, Bar, Frame, Head};
 pub use super::serve::SERVED;
-use super::{PlotError, change_row, kv_cache, number, palette, performance, serve, tokens};
+use super::{PlotError, ablate, change_row, kv_cache, number, palette, performance, serve, tokens};
+use crate::ablate::report::AblationReport;
 use crate::report::Report;
 use crate::serve::report::ServeReport;
 
@@ -155,4 +157,13 @@ fn fertility(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
 /// If a drawing call fails.
 pub fn served(report: &ServeReport) -> Result<Vec<Single>, PlotError> {
     serve::figures(report)
+}
+
+/// The figures of an ablation.
+///
+/// # Errors
+///
+/// If a drawing call fails.
+pub fn ablated(report: &AblationReport) -> Result<Vec<Single>, PlotError> {
+    ablate::figures(report)
 }

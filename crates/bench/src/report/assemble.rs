@@ -53,7 +53,7 @@ pub fn assemble(
     };
     let improvements = improvements(&tokenization, &kv_cache, normal, &performance, &quality);
     let goals = goals(&tokenization, &kv_cache, &performance, &quality);
-    let interaction = serving.interaction();
+    let interaction = serving.interaction(KvChoice::Virtual);
     let expectations = expectations(&tokenization, &interaction, &performance);
     Report {
         schema: SCHEMA,

@@ -26,6 +26,8 @@ pub enum Unit {
     TokensPerText,
     #[serde(rename = "bytes/token")]
     BytesPerToken,
+    #[serde(rename = "tokens/byte")]
+    TokensPerByte,
     #[serde(rename = "bytes")]
     Bytes,
     #[serde(rename = "bytes/byte")]

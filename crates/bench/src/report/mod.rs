@@ -3,7 +3,7 @@
 
 mod assemble;
 mod figure;
-mod serving;
+pub(crate) mod serving;
 mod summary;
 
 pub use assemble::assemble;

@@ -9,9 +9,9 @@ use crate::measure::serving::{ArmRuns, BatchTime, BatchTokens, KvPoint, ServingD
 use crate::stats::{Interval, Wanted, bootstrap, crossed_bootstrap, median, percent_or_infinite, quantile};
 
 /// Statistics over the table of rounds × batches that every arm has filled.
-pub(super) struct Serving<'a> {
-    pub(super) data: &'a ServingData,
-    pub(super) seed: u64,
+pub(crate) struct Serving<'a> {
+    pub(crate) data: &'a ServingData,
+    pub(crate) seed: u64,
 }
 
 impl Serving<'_> {
@@ -99,7 +99,7 @@ impl Serving<'_> {
         )
     }
 
-    pub(super) fn kv_change(&self, before: Arm, after: Arm) -> Change {
+    pub(crate) fn kv_change(&self, before: Arm, after: Arm) -> Change {
         self.memory_change(|b| percent_or_infinite(self.mean_peak(before, b), self.mean_peak(after, b)))
     }
 
@@ -108,7 +108,7 @@ impl Serving<'_> {
         Change::percent(value, ci, n, Wanted::Lower)
     }
 
-    pub(super) fn comparison(&self) -> PerformanceComparison {
+    pub(crate) fn comparison(&self) -> PerformanceComparison {
         let time = |of: fn(&BatchTime) -> &[f64]| {
             self.change(Wanted::Lower, self.mean_time(NORMAL, of), self.mean_time(FUSED, of))
         };
@@ -124,16 +124,21 @@ impl Serving<'_> {
         }
     }
 
-    pub(super) fn interaction(&self) -> Interaction {
+    /// The 2×2 of the tokenizers and the static store and another one.
+    pub(crate) fn interaction(&self, store: KvChoice) -> Interaction {
         let tokenizer_only = Arm {
             tokenizer: TokenizerChoice::Patched,
             ..NORMAL
         };
         let store_only = Arm {
-            kv_store: KvChoice::Virtual,
+            kv_store: store,
             ..NORMAL
         };
-        let arms = [NORMAL, tokenizer_only, store_only, FUSED];
+        let both = Arm {
+            kv_store: store,
+            ..FUSED
+        };
+        let arms = [NORMAL, tokenizer_only, store_only, both];
         // The change from what the two would give if each multiplied what it is applied to.
         let beyond = |of: [f64; 4]| percent_or_infinite(of[1] * of[2], of[3] * of[0]);
         let (speed, ci, n) = self.estimate(|r, b| beyond(arms.map(|arm| self.bytes_per_second(arm)(r, b))));
@@ -141,19 +146,19 @@ impl Serving<'_> {
             bytes_per_second: Effects {
                 tokenizer: self.speed_change(NORMAL, tokenizer_only),
                 kv_store: self.speed_change(NORMAL, store_only),
-                both: self.speed_change(NORMAL, FUSED),
+                both: self.speed_change(NORMAL, both),
                 interaction: Change::percent(speed, ci, n, Wanted::Higher),
             },
             kv_memory: Effects {
                 tokenizer: self.kv_change(NORMAL, tokenizer_only),
                 kv_store: self.kv_change(NORMAL, store_only),
-                both: self.kv_change(NORMAL, FUSED),
+                both: self.kv_change(NORMAL, both),
                 interaction: self.memory_change(|b| beyond(arms.map(|arm| self.mean_peak(arm, b)))),
             },
         }
     }
 
-    pub(super) fn arm(&self, arm: Arm) -> ArmReport {
+    pub(crate) fn arm(&self, arm: Arm) -> ArmReport {
         let tokens = |of: fn(&BatchTokens) -> usize| {
             self.runs(arm)
                 .batch_tokens

@@ -1,0 +1,210 @@
+//! `bench ablate`: what each part gives and costs.
+//!
+//! The *quality guard*: bits per byte of the base model, of the base after the same tuning, of the adapted model before
+//! tuning and after it, on the same documents; how often it says new tokens; and what it says. The *frontier*: bits per
+//! byte, tokens per byte and speed by the number of swaps, with AdaptiVocab's released method beside them. The *factorial*:
+//! tokenizer × KV store, which gives what.
+
+pub(crate) mod assemble;
+pub(crate) mod frontier;
+pub(crate) mod guard;
+pub mod report;
+pub mod stages;
+pub mod table;
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::AblateArgs;
+use crate::environment::Start;
+use crate::error::BenchError;
+use crate::html;
+use crate::inputs::HeldOut;
+use crate::measure::serving::{self, Settings};
+use crate::output::{self, Output};
+use crate::plots::single;
+use crate::report::NotMeasured;
+use crate::workload::{Text, Workload};
+use assemble::Guarded;
+use report::{AblationInputs, AblationReport, SCHEMA, StageInput};
+use stages::{Models, Stage};
+
+/// Name of the report's file.
+pub const REPORT_FILE: &str = "ablation_results.json";
+
+/// Texts decoded together.
+const BATCH: usize = 4;
+
+/// The texts of a run.
+struct Corpora {
+    domain: HeldOut,
+    outside: Option<HeldOut>,
+    train: Option<PathBuf>,
+}
+
+impl Corpora {
+    fn read(args: &AblateArgs) -> Result<Self, BenchError> {
+        let named = |path: &Option<PathBuf>, shipped: &str| {
+            path.clone()
+                .or_else(|| args.base.is_none().then(|| args.demo.join("corpus").join(shipped)))
+        };
+        let domain = named(&args.domain, "manual-heldout.jsonl.gz");
+        let domain = domain.ok_or_else(|| BenchError::Input("--base needs held-out text: --domain".to_owned()))?;
+        Ok(Self {
+            domain: HeldOut::read(domain)?,
+            outside: named(&args.outside, "rust-heldout.jsonl.gz")
+                .map(HeldOut::read)
+                .transpose()?,
+            train: named(&args.train, "manual-train.jsonl.gz"),
+        })
+    }
+}
+
+/// Measures and returns the report and the files that hold it.
+///
+/// # Errors
+///
+/// Whatever ends the run; no file is written then.
+pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchError> {
+    let start = Start::now();
+    let output = Output::prepare(&args.out, &file_names())?;
+    let corpora = Corpora::read(args)?;
+    let models = Models::load(args)?;
+    let (pages, seed) = (&corpora.domain.pages, args.seed);
+    let score = |name, pages| guard::score(name, &models.0, pages, args.documents, seed);
+    let domain = score("bits per byte", pages)?;
+    let outside = corpora.outside.as_ref();
+    let outside = outside
+        .map(|other| score("bits per byte, other text", &other.pages))
+        .transpose()?;
+    let context = models.context();
+    let room = |text: &Text, tokens: usize| {
+        let fits = |model: &stages::Model| model.subject.tokenizer.encode(&text.prompt).len() + tokens <= context;
+        models.0.iter().all(fits)
+    };
+    let prompts = Workload::draw(pages, guard::PROMPTS, seed, |text| room(text, guard::SAID_TOKENS))?.texts;
+    let said = guard::let_speak(&models.0, &prompts)?;
+
+    let points = match &corpora.train {
+        Some(train) => frontier::points(&models, train, &args.swaps)?,
+        None => Vec::new(),
+    };
+    let texts = Workload::draw(pages, args.texts, seed, |text| {
+        let needs = |model: &stages::Model| model.subject.tokenizer.encode(&text.reply).len();
+        room(text, models.0.iter().map(needs).max().unwrap_or(0))
+            && points.iter().all(|point| point.needs(text) <= context)
+    })?
+    .texts;
+    let frontier = if points.is_empty() {
+        Vec::new()
+    } else {
+        let (start, rounds) = (models.base().start(), args.rounds);
+        let data = frontier::measure(&points, start, pages, args.documents, &texts, rounds, seed)?;
+        assemble::frontier(&data, seed)
+    };
+    let factorial = match models.patched() {
+        Some(patched) => {
+            let subjects = [models.base(), patched];
+            let settings = Settings::whole(subjects, BATCH.min(texts.len()), args.rounds);
+            Some(assemble::factorial(
+                &serving::measure(subjects, &texts, settings)?,
+                seed,
+            ))
+        }
+        None => None,
+    };
+
+    let guarded = Guarded {
+        stages: stage_inputs(&models),
+        domain,
+        outside,
+        said,
+        texts: prompts,
+    };
+    let report = AblationReport {
+        schema: SCHEMA,
+        environment: start.finish(seed),
+        inputs: inputs(args, &corpora, &models, &texts),
+        quality: assemble::guard(guarded, seed),
+        not_measured: not_measured(&models, &corpora, factorial.is_some()),
+        frontier,
+        factorial,
+    };
+    let figures = single::ablated(&report)?;
+    let mut files = vec![
+        (REPORT_FILE.to_owned(), output::json(&report)?),
+        (html::FILE.to_owned(), html::ablated(&report, &figures)?),
+    ];
+    for figure in &figures {
+        files.extend(figure.files()?);
+    }
+    Ok((report, output.write(&files)?))
+}
+
+/// The names this run may write.
+fn file_names() -> Vec<String> {
+    let names = [REPORT_FILE, html::FILE].map(str::to_owned).into_iter();
+    names
+        .chain(single::ABLATED.into_iter().flat_map(single::file_names))
+        .collect()
+}
+
+fn stage_inputs(models: &Models) -> Vec<StageInput> {
+    let input = |stage| StageInput {
+        stage,
+        origin: models.at(stage).map(|model| model.origin.clone()),
+    };
+    Stage::ALL.map(input).into()
+}
+
+fn inputs(args: &AblateArgs, corpora: &Corpora, models: &Models, texts: &[Text]) -> AblationInputs {
+    let bytes = |part: fn(&Text) -> &str| texts.iter().map(|text| part(text).len()).sum();
+    AblationInputs {
+        mode: if args.base.is_none() { "demo" } else { "own" },
+        domain: corpora.domain.describe(),
+        outside: corpora.outside.as_ref().map(HeldOut::describe),
+        train: corpora.train.as_deref().map(Path::display).map(|path| path.to_string()),
+        model_shape: models.base().shape(),
+        texts: texts.len(),
+        prompt_bytes: bytes(|text| &text.prompt),
+        reply_bytes: bytes(|text| &text.reply),
+        batch: BATCH.min(texts.len()),
+        rounds: args.rounds,
+        order: "one round that is not counted; then tokenizers, and arms batch by batch, take turns in an order that is reversed \
+                every other turn",
+    }
+}
+
+fn not_measured(models: &Models, corpora: &Corpora, factorial: bool) -> Vec<NotMeasured> {
+    let missing = Stage::ALL.into_iter().filter(|&stage| models.at(stage).is_none());
+    let mut list: Vec<NotMeasured> = missing
+        .map(|stage| NotMeasured {
+            what: stage.words(),
+            why: Models::why_missing(stage),
+        })
+        .collect();
+    let mut note = |missing: bool, what, why: &str| {
+        if missing {
+            list.push(NotMeasured {
+                what,
+                why: why.to_owned(),
+            });
+        }
+    };
+    note(
+        corpora.outside.is_none(),
+        "text outside the domain",
+        "none was named; --outside does",
+    );
+    note(
+        corpora.train.is_none(),
+        "the frontier by swaps",
+        "building tokenizers needs training text of the domain; --train names it",
+    );
+    note(!factorial, "tokenizer \u{d7} KV store", "there is no adapted model");
+    note(
+        true,
+        "tuned models by the number of swaps",
+        "tuning takes hours for each; only the adapted model is tuned",
+    );
+    list
+}

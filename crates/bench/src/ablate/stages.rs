@@ -1,0 +1,155 @@
+//! The stages of one model: before and after adaptation, before and after the same tuning.
+
+use std::path::{Path, PathBuf};
+
+use fused_model::{Params, adapt};
+use patchtok::PatchTokenizer;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::AblateArgs;
+use crate::error::BenchError;
+use crate::inputs::Subject;
+
+/// A stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The base model with its own tokenizer.
+    Base,
+    /// The same after the tuning that the adapted model got: what the tuning alone does.
+    BaseTuned,
+    /// The patched tokenizer, with rows for its new tokens and nothing trained.
+    AdaptedUntuned,
+    /// The same after tuning.
+    Adapted,
+}
+
+impl Stage {
+    /// All of them, in the order of tables and plots.
+    pub const ALL: [Self; 4] = [Self::Base, Self::BaseTuned, Self::AdaptedUntuned, Self::Adapted];
+
+    /// Its name in prose.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::BaseTuned => "base, tuned alike",
+            Self::AdaptedUntuned => "adapted, not tuned",
+            Self::Adapted => "adapted, tuned",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Base => "--base",
+            Self::BaseTuned => "--base-tuned",
+            Self::AdaptedUntuned => "--adapted-untuned",
+            Self::Adapted => "--adapted",
+        }
+    }
+}
+
+/// A model at a stage.
+#[derive(Debug)]
+pub struct Model {
+    /// Which stage.
+    pub stage: Stage,
+    /// Its directory, or how it was made.
+    pub origin: String,
+    /// The model and its tokenizer.
+    pub subject: Subject,
+}
+
+/// The models that there are; the first is the base.
+#[derive(Debug)]
+pub struct Models(pub Vec<Model>);
+
+impl Models {
+    /// Loads what the command line names. Without `--base`, what is not named is the demonstration's, where it has it. The
+    /// adapted model before tuning is made here where no directory is named: from the base and the patched tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or damaged, or if a tokenizer and a model do not belong together.
+    pub fn load(args: &AblateArgs) -> Result<Self, BenchError> {
+        let named = |folder: &Option<PathBuf>, shipped: &str| {
+            folder
+                .clone()
+                .or_else(|| args.base.is_none().then(|| args.demo.join(shipped)))
+        };
+        let mut models = Vec::new();
+        let mut add = |stage, folder: &Path| -> Result<(), BenchError> {
+            models.push(Model {
+                stage,
+                origin: folder.display().to_string(),
+                subject: Subject::load(folder)?,
+            });
+            Ok(())
+        };
+        let adapted = named(&args.adapted, "adapted");
+        if let Some(base) = named(&args.base, "base") {
+            add(Stage::Base, &base)?;
+        }
+        if let Some(folder) = &args.base_tuned {
+            add(Stage::BaseTuned, folder)?;
+        }
+        if let Some(folder) = &args.adapted_untuned {
+            add(Stage::AdaptedUntuned, folder)?;
+        }
+        if let Some(folder) = &adapted {
+            if args.adapted_untuned.is_none() {
+                models.push(untuned(&models[0].subject, folder)?);
+            }
+            models.push(Model {
+                stage: Stage::Adapted,
+                origin: folder.display().to_string(),
+                subject: Subject::load(folder)?,
+            });
+        }
+        Ok(Self(models))
+    }
+
+    /// The model at a stage, where there is one.
+    pub fn at(&self, stage: Stage) -> Option<&Model> {
+        self.0.iter().find(|model| model.stage == stage)
+    }
+
+    /// The base model.
+    pub fn base(&self) -> &Subject {
+        &self.0[0].subject
+    }
+
+    /// The adapted model, tuned if there is one that is.
+    pub fn patched(&self) -> Option<&Subject> {
+        let model = self.at(Stage::Adapted).or_else(|| self.at(Stage::AdaptedUntuned));
+        model.map(|model| &model.subject)
+    }
+
+    /// Longest sequence that all of them take.
+    pub fn context(&self) -> usize {
+        let contexts = self.0.iter().map(|model| model.subject.params().config().n_positions);
+        contexts.min().unwrap_or(0)
+    }
+
+    /// Why there is no model at a stage.
+    pub fn why_missing(stage: Stage) -> String {
+        format!("no directory of it was named; {} does", stage.option())
+    }
+}
+
+/// The base model with rows for the new tokens of the tokenizer in a directory.
+fn untuned(base: &Subject, folder: &Path) -> Result<Model, BenchError> {
+    let tokenizer = PatchTokenizer::load(folder)?;
+    let Some(map) = tokenizer.patch_map() else {
+        return Err(BenchError::Input(format!(
+            "the tokenizer in {} is not patched: it has no patch_map.json; make one with build-vocab",
+            folder.display()
+        )));
+    };
+    let params: Params = adapt::exponential(base.params(), map, adapt::PAPER_RATIO, adapt::Head::Untied)?;
+    Ok(Model {
+        stage: Stage::AdaptedUntuned,
+        origin: "made here: the base model with exponential rows (ratio e^2) for the new tokens".to_owned(),
+        subject: base.with(params, tokenizer)?,
+    })
+}

@@ -1,0 +1,217 @@
+//! The page of an ablation.
+
+use super::{PER_MIB, Page, escape, verdict};
+use crate::ablate::report::{AblationReport, Factorial, GuardOn, QualityGuard};
+use crate::ablate::table::holds;
+use crate::arms::ARMS;
+use crate::error::BenchError;
+use crate::plots::arm_label;
+use crate::plots::single::Single;
+use crate::report::Change;
+use crate::words::{number, or_dash, percent, with_interval};
+
+/// The page of an ablation.
+///
+/// # Errors
+///
+/// If the report cannot be read as JSON.
+pub fn ablated(report: &AblationReport, figures: &[Single]) -> Result<Vec<u8>, BenchError> {
+    let mut page = Page::new("What each part gives and costs");
+    let inputs = &report.inputs;
+    page.text(
+        "One model in four stages on the same held-out text; tokenizers with more and more swaps; every tokenizer with every KV \
+         store. Changes have 95% confidence intervals; where one covers 0, no difference was shown.",
+    );
+    guard(&mut page, &report.quality);
+    page.figures(figures);
+    frontier(&mut page, report);
+    if let Some(factorial) = &report.factorial {
+        page.heading("Tokenizer \u{d7} KV store");
+        page.text(&format!(
+            "{} texts, {} bytes of prompt and {} of reply, batches of {}, {} rounds.",
+            inputs.texts,
+            number(inputs.prompt_bytes as f64, 0),
+            number(inputs.reply_bytes as f64, 0),
+            inputs.batch,
+            inputs.rounds
+        ));
+        effects(&mut page, factorial);
+    }
+    samples(&mut page, &report.quality);
+    page.honesty(report, &report.not_measured)?;
+    page.environment(&report.environment);
+    Ok(page.finish())
+}
+
+fn guard(page: &mut Page, quality: &QualityGuard) {
+    page.heading("Quality guard");
+    page.table(
+        &["Claim", "Found", ""],
+        quality.claims.iter().map(|claim| {
+            let class = match claim.holds {
+                Some(true) => "better",
+                Some(false) => "worse",
+                None => "unclear",
+            };
+            vec![
+                escape(claim.claim),
+                or_dash(claim.change.as_ref(), |change| percent(&change.figure)),
+                format!("<span class=\"{class}\">{}</span>", holds(claim.holds)),
+            ]
+        }),
+    );
+    stages(page, "Bits per byte, the domain", &quality.domain);
+    if let Some(outside) = &quality.outside {
+        stages(page, "Bits per byte, other text", outside);
+    }
+    if !quality.adoption.is_empty() {
+        page.heading("New tokens in use, in % [95% interval]");
+        page.table(
+            &[
+                "Model",
+                "Of tokens it says",
+                "Of bytes it says",
+                "Of tokens of the page's own text",
+            ],
+            quality.adoption.iter().map(|adoption| {
+                vec![
+                    escape(adoption.stage.words()),
+                    with_interval(&adoption.tokens, 1),
+                    with_interval(&adoption.bytes, 1),
+                    with_interval(&adoption.tokens_in_page, 1),
+                ]
+            }),
+        );
+    }
+    let origins: Vec<(&str, String)> = quality
+        .stages
+        .iter()
+        .map(|input| {
+            let origin = input.origin.clone();
+            (input.stage.words(), origin.unwrap_or_else(|| "not measured".to_owned()))
+        })
+        .collect();
+    page.list(&origins);
+}
+
+fn stages(page: &mut Page, heading: &str, on: &GuardOn) {
+    page.heading(heading);
+    page.text(&format!(
+        "{} documents, {} bytes.",
+        on.documents,
+        number(on.bytes as f64, 0)
+    ));
+    let cells = |change: &Option<Change>| match change {
+        Some(change) => [percent(&change.figure), verdict(change)],
+        None => ["-".to_owned(), String::new()],
+    };
+    page.table(
+        &[
+            "Stage",
+            "Bits/byte [95% interval]",
+            "Against base",
+            "",
+            "Against base, tuned alike",
+            "",
+        ],
+        on.stages.iter().map(|quality| {
+            let bits = quality.bits_per_byte.as_ref();
+            let mut row = vec![
+                escape(quality.stage.words()),
+                bits.map_or_else(|| "not measured".to_owned(), |bits| with_interval(bits, 4)),
+            ];
+            row.extend(cells(&quality.vs_base));
+            row.extend(cells(&quality.vs_base_tuned));
+            row
+        }),
+    );
+}
+
+fn frontier(page: &mut Page, report: &AblationReport) {
+    if report.frontier.is_empty() {
+        return;
+    }
+    page.heading("By swaps");
+    page.text("Changes are against no swaps. Rows are exponential and calibrated; nothing is tuned unless it says so.");
+    page.table(
+        &[
+            "Tokenizer",
+            "Swaps",
+            "Tokens/byte",
+            "Tokens",
+            "Bits/byte",
+            "Bits/byte, change",
+            "Reply bytes/s",
+            "Speed",
+        ],
+        report.frontier.iter().map(|point| {
+            vec![
+                escape(point.method.words()),
+                number(point.swaps as f64, 0),
+                number(point.tokens_per_byte.value, 4),
+                percent(&point.tokens.figure),
+                with_interval(&point.bits_per_byte, 4),
+                percent(&point.quality.figure),
+                number(point.reply_bytes_per_second.value, 0),
+                percent(&point.speed.figure),
+            ]
+        }),
+    );
+}
+
+fn effects(page: &mut Page, factorial: &Factorial) {
+    page.table(
+        &["Arm", "Reply bytes/s [95% interval]", "KV MiB, peak of a batch"],
+        ARMS.iter().zip(&factorial.arms).map(|(arm, of)| {
+            vec![
+                escape(&arm_label(*arm)),
+                with_interval(&of.performance.reply_bytes_per_second, 0),
+                number(of.kv_cache.mean_batch_peak.value * PER_MIB, 2),
+            ]
+        }),
+    );
+    let stores = [("virtual", &factorial.virtual_store), ("paged", &factorial.paged_store)];
+    let rows = stores.iter().flat_map(|(store, interaction)| {
+        let (speed, memory) = (&interaction.bytes_per_second, &interaction.kv_memory);
+        [
+            (
+                "patched tokenizer alone".to_owned(),
+                &speed.tokenizer,
+                &memory.tokenizer,
+            ),
+            (format!("{store} store alone"), &speed.kv_store, &memory.kv_store),
+            (format!("both, {store}"), &speed.both, &memory.both),
+            (
+                format!("beyond the product, {store}"),
+                &speed.interaction,
+                &memory.interaction,
+            ),
+        ]
+    });
+    page.table(
+        &["Against base + static", "Reply bytes/s", "", "Peak KV memory", ""],
+        rows.map(|(name, speed, memory)| {
+            vec![
+                escape(&name),
+                percent(&speed.figure),
+                verdict(speed),
+                percent(&memory.figure),
+                verdict(memory),
+            ]
+        }),
+    );
+}
+
+/// The same prompts, continued: a column for each model would be too narrow on a phone, so they stand below each other.
+fn samples(page: &mut Page, quality: &QualityGuard) {
+    page.heading("What the models say, greedily");
+    for sample in &quality.samples {
+        let mut rows = vec![
+            ("Prompt, its end", sample.prompt.clone()),
+            ("The page goes on", sample.page.clone()),
+        ];
+        rows.extend(sample.models.iter().map(|said| (said.stage.words(), said.text.clone())));
+        page.list(&rows);
+        page.raw("<hr>");
+    }
+}
