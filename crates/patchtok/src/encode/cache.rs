@@ -42,18 +42,23 @@ pub(super) const LONG: Key = (HEAD as Key) << (8 * LONGEST);
 /// The key of the first `length` bytes of `head`, [`LONG`] if these are more than [`LONGEST`].
 #[inline(always)]
 pub(super) fn key(head: [u8; HEAD], length: usize) -> Key {
-    /// Ones where the bytes of a word are.
-    const MASKS: [Key; HEAD + 1] = {
-        let mut masks = [0; HEAD + 1];
+    /// Ones where the bytes of a word are, in the lower and the upper half of its key.
+    const MASKS: [[u64; HEAD + 1]; 2] = {
+        let mut masks = [[0; HEAD + 1]; 2];
         let mut length = 1;
         while length < HEAD {
-            masks[length] = Key::MAX >> (8 * (HEAD - length));
+            let mask = Key::MAX >> (8 * (HEAD - length));
+            (masks[0][length], masks[1][length]) = (mask as u64, (mask >> 64) as u64);
             length += 1;
         }
         masks
     };
     let length = length.min(HEAD);
-    u128::from_le_bytes(head) & MASKS[length] | (length as Key) << (8 * LONGEST)
+    let [low, high] = MASKS;
+    let word = u128::from_le_bytes(head);
+    let (low, high) = (word as u64 & low[length], (word >> 64) as u64 & high[length]);
+    // The length stands in the last byte.
+    Key::from(high | (length as u64) << 56) << 64 | Key::from(low)
 }
 
 /// Tokens of a key: up to [`INLINE`], and how many in three bits of the last that no token has. If

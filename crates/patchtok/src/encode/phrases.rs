@@ -231,17 +231,24 @@ impl Phrases {
             }
             let linked = self.links(&tokens[*at..], width);
             let apart = !linked & (u64::MAX >> (WIDTH - width));
-            // Where islands of several tokens end.
-            let mut ends = apart & (linked << 1 | u64::from(*start < *at));
+            let is_open = *start < *at;
+            // The first pairs of islands of several tokens, and the places where these end.
+            let mut firsts = linked & !(linked << 1 | u64::from(is_open));
+            let mut ends = apart & (linked << 1 | u64::from(is_open));
+            let mut next_first = || {
+                let first = *at + firsts.trailing_zeros() as usize;
+                firsts &= firsts.wrapping_sub(1);
+                first
+            };
+            let mut first = if is_open { *start } else { next_first() };
             while ends != 0 {
-                let last = ends.trailing_zeros();
+                let end = *at + ends.trailing_zeros() as usize + 1;
                 ends &= ends - 1;
-                let first = behind_last(apart & ((1 << last) - 1)).map_or(*start, |place| *at + place);
-                let end = *at + last as usize + 1;
                 let key = self.key(tokens[first..].first_chunk().unwrap_or(&[0; AT_ONCE]), end - first);
                 prefetch(table.at(Table::first_place(key)));
                 found[count] = Island { key, start: first, end };
                 count += 1;
+                first = next_first();
             }
             *start = behind_last(apart).map_or(*start, |place| *at + place);
             *at += width;

@@ -290,6 +290,49 @@ fn the_time_of_a_long_phrase_is_linear() {
     }
 }
 
+/// Words of the lengths at which something changes, in every order, with and without a second stage.
+#[test]
+fn words_of_every_length() {
+    let mut random = Random(5);
+    let inside_words = [
+        ("a", "b"),
+        ("b", "a"),
+        ("ab", "ab"),
+        ("c", "c"),
+        (" ", "a"),
+        (" ", " "),
+        ("  ", " "),
+    ];
+    let across = [("ab", " a"), ("cc", " a"), ("ab a", "b"), ("\n", " ")];
+    let merges: Vec<_> = inside_words.into_iter().chain(across).collect();
+    let merges: Vec<_> = merges
+        .iter()
+        .map(|(left, right)| (left.as_bytes().to_vec(), right.as_bytes().to_vec()))
+        .collect();
+    for splitter in [Splitter::Gpt2, Splitter::Chunk] {
+        let model = model(&merges, splitter);
+        let encoder = Encoder::new(&model);
+        assert_eq!(encoder.phrases.is_some(), splitter == Splitter::Chunk);
+        let mut memory = Memory::default();
+        for _ in 0..150 {
+            let mut text = String::new();
+            for _ in 0..random.below(100) {
+                let length = *random.pick(&[1, 1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 31, 32, 33, 254, 255, 256, 300]);
+                let letters = *random.pick(&["a", "ab", "abc", " ", "abcc", "\n"]);
+                text.extend(
+                    (0..length)
+                        .map(|_| random.pick(letters.as_bytes()))
+                        .map(|&byte| char::from(byte)),
+                );
+                text += *random.pick(&[" ", "", "\n", "  "]);
+            }
+            let mut out = Vec::new();
+            encoder.encode(&model, &text, &mut memory, &mut out);
+            assert_eq!(out, reference(&encoder, &model, &text), "{text:?}");
+        }
+    }
+}
+
 /// A text that is one long island, in small parts, takes a bounded number of steps for each byte, too.
 #[test]
 fn the_time_of_a_long_phrase_in_parts_is_linear() {

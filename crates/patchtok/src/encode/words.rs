@@ -3,6 +3,8 @@
 //! Words are collected with their keys and then looked up one after the other in a loop that does
 //! nothing else, so that the processor waits for several entries of the table at a time.
 
+use wide::u8x16;
+
 use super::cache::{self, INLINE, Key};
 use super::phrases::{Pending, Phrases};
 use super::prefetch::prefetch;
@@ -25,10 +27,10 @@ pub(super) struct Batch {
     keys: [Key; BATCH],
     /// Where they are looked for in the table.
     places: [u16; BATCH],
-    /// Where they start, and behind the last start where the last word ends.
-    starts: [usize; BATCH + 1],
-    /// Before which of them a chunk ends.
-    cuts: u64,
+    /// Where the first one starts and where each ends.
+    borders: [usize; BATCH + 1],
+    /// Whether a chunk ends before it.
+    cuts: [u8; BATCH],
     tokens: Room,
 }
 
@@ -43,17 +45,22 @@ impl Default for Batch {
         Batch {
             keys: [0; BATCH],
             places: [0; BATCH],
-            starts: [0; BATCH + 1],
-            cuts: 0,
+            borders: [0; BATCH + 1],
+            cuts: [0; BATCH],
             tokens: [0; BATCH * INLINE + MORE],
         }
     }
 }
 
 impl Batch {
-    /// Marks the keys of words with which chunks start and end, as far as it is known.
-    fn mark(&mut self, table: &Table) {
-        let mut cuts = std::mem::take(&mut self.cuts);
+    /// Marks the keys of the first `count` words with which chunks start and end, as far as it is known.
+    fn mark(&mut self, count: usize, table: &Table) {
+        let mut cuts = 0;
+        for (bytes, shift) in self.cuts.as_chunks::<16>().0.iter().zip((0..).step_by(16)) {
+            let is_cut = u8x16::new(*bytes).simd_eq(u8x16::splat(1));
+            cuts |= u64::from(is_cut.to_bitmask()) << shift;
+        }
+        cuts &= u64::MAX.checked_shr((BATCH - count) as u32).unwrap_or(0);
         let alone = cuts & cuts >> 1;
         while cuts != 0 {
             let place = cuts.trailing_zeros() as usize;
@@ -90,6 +97,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
         out: &'e mut Vec<u32>,
     ) {
         let mut words = Words::<CHUNKS>::new(encoder, model, text, memory, out);
+        words.batch.borders[0] = 0;
         let mut count = 0;
         pieces::for_each::<CHUNKS>(model.splitter(), text, Start::OF_TEXT, |piece| {
             words.collect(piece, &mut count);
@@ -111,6 +119,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
         out: &'e mut Vec<u32>,
     ) -> Start {
         let mut words = Words::<CHUNKS>::new(encoder, model, text, memory, out);
+        words.batch.borders[0] = start.at;
         let mut next = start;
         let mut count = 0;
         pieces::for_each::<CHUNKS>(model.splitter(), text, start, |piece| {
@@ -164,14 +173,14 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
         prefetch(self.cache.table.at(place));
         batch.keys[*count] = key;
         batch.places[*count] = place as u16;
-        batch.starts[*count] = piece.start;
-        batch.starts[*count + 1] = piece.end;
+        batch.borders[*count + 1] = piece.end;
         if CHUNKS {
-            batch.cuts |= u64::from(piece.cut) << *count;
+            batch.cuts[*count] = u8::from(piece.cut);
         }
         *count += 1;
         if *count == BATCH {
             self.look_up(BATCH);
+            self.batch.borders[0] = piece.end;
             *count = 0;
         }
     }
@@ -180,7 +189,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
     #[inline(never)]
     fn look_up(&mut self, count: usize) {
         if CHUNKS {
-            self.batch.mark(&self.cache.table);
+            self.batch.mark(count, &self.cache.table);
         }
         let (mut done, mut filled) = (0, 0);
         loop {
@@ -206,7 +215,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
     #[inline(never)]
     fn miss(&mut self, place: usize, mut filled: usize) -> usize {
         let Batch {
-            keys, starts, tokens, ..
+            keys, borders, tokens, ..
         } = &mut *self.batch;
         let key = keys[place];
         if let Some(found) = self.cache.table.get(key)
@@ -215,7 +224,7 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             tokens[filled..filled + INLINE].copy_from_slice(&found.ids());
             return filled + found.count();
         }
-        let word = &self.text.as_bytes()[starts[place]..starts[place + 1]];
+        let word = &self.text.as_bytes()[borders[place]..borders[place + 1]];
         let is_stored = word.len() <= cache::LONGEST_STORED;
         // It has at most as many tokens as bytes, and the words behind it need their room.
         if !is_stored || filled + word.len() + (BATCH - place) * INLINE > tokens.len() {
