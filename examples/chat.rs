@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let tokenizer = PatchTokenizer::load(&args.model)?;
     let mut model = common::load(&args.model, args.run.options())?;
     let context = model.context();
-    let mut kv = VirtualKv::new(&model.kv_geometry(2), 64 << 10, 1 << 30)?;
+    let mut kv = VirtualKv::new(&args.run.kv_geometry(model.as_ref(), 2), 64 << 10, 1 << 30)?;
     let config = EngineConfig {
         max_batch: 1,
         kept_prefixes: 1,

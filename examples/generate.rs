@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let tokenizer = PatchTokenizer::load(&args.model)?;
     let mut model = common::load(&args.model, args.run.options())?;
-    let mut kv = VirtualKv::new(&model.kv_geometry(1), 64 << 10, 1 << 30)?;
+    let mut kv = VirtualKv::new(&args.run.kv_geometry(model.as_ref(), 1), 64 << 10, 1 << 30)?;
     let config = EngineConfig {
         max_batch: 1,
         ..EngineConfig::default()

@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let text = std::fs::read_to_string(&args.text).with_context(|| args.text.display().to_string())?;
     let tokenizer = PatchTokenizer::load(&args.model)?;
     let mut model = common::load(&args.model, args.run.options())?;
-    let mut kv = VirtualKv::new(&model.kv_geometry(1), 64 << 10, 2 << 30)?;
+    let mut kv = VirtualKv::new(&args.run.kv_geometry(model.as_ref(), 1), 64 << 10, 2 << 30)?;
     let ids = tokenizer.encode_ordinary(&text);
     // Documents stand behind the end of another one.
     let start = tokenizer.eos_id().context("the tokenizer has no <|endoftext|>")?;

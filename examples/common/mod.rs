@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use fused_model::kv::{KvGeometry, KvType};
 use fused_model::{CausalLm, Options, Precision, load_and_tell};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -13,6 +14,9 @@ pub(crate) struct RunArgs {
     /// How the weights are kept.
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
+    /// How keys and values are kept.
+    #[arg(long, value_enum, default_value_t = Rows::F32)]
+    kv: Rows,
     /// Threads of a pass [default: one for each processor].
     #[arg(long)]
     threads: Option<usize>,
@@ -25,7 +29,24 @@ enum Weights {
     Int8,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rows {
+    F32,
+    F16,
+}
+
 impl RunArgs {
+    /// Shape of a store for so many sequences of a model.
+    pub(crate) fn kv_geometry(&self, model: &dyn CausalLm, sequences: usize) -> KvGeometry {
+        KvGeometry {
+            numbers: match self.kv {
+                Rows::F32 => KvType::F32,
+                Rows::F16 => KvType::F16,
+            },
+            ..model.kv_geometry(sequences)
+        }
+    }
+
     pub(crate) fn options(&self) -> Options {
         Options {
             precision: match self.weights {

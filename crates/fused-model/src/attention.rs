@@ -35,9 +35,9 @@ impl Heads {
     }
 }
 
-/// Scores and output of one task, for each thread; reused over calls.
+/// Scores, widened rows and output of one task, for each thread; reused over calls.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch(Vec<[Vec<f32>; 2]>);
+pub(crate) struct Scratch(Vec<[Vec<f32>; 3]>);
 
 /// Writes the keys and values of `qkv (N, fused_row)` into a layer of the store.
 pub(crate) fn store(
@@ -116,13 +116,13 @@ pub(crate) fn attend(
             row: heads.kv_row(),
             column: kv_heads.start * d,
         };
-        let [[scores, result]] = buffers.part(thread..thread + 1) else {
+        let [[scores, wide, result]] = buffers.part(thread..thread + 1) else {
             return;
         };
         let (column, share_width) = (kv_heads.start * group * d, shape.heads * d);
         result.resize(shape.queries * share_width, 0.0);
         let row = part.row + first;
-        cached_attention::attend(shape, result, scores, &qkv[row * fused + column..], k, v);
+        cached_attention::attend(shape, result, [scores, wide], &qkv[row * fused + column..], k, v);
         for (query, result) in result.chunks_exact(share_width).enumerate() {
             let start = (row + query) * width + column;
             out.part(start..start + share_width).copy_from_slice(result);

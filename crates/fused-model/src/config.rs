@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::kv::KvGeometry;
+use crate::kv::{KvGeometry, KvType};
 
 /// The activation inside a block's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +155,7 @@ impl Gpt2Config {
         KvGeometry {
             layers: self.n_layer,
             row_floats: self.n_embd,
+            numbers: KvType::F32,
             max_tokens: self.n_positions,
             max_sequences,
         }

@@ -8,7 +8,8 @@
 //! * [`load`](load()), which makes a model ready to run from a Hugging Face directory: a [`Gpt2`] or a [`Llama`], behind
 //!   [`CausalLm`];
 //! * [`kv::KvStore`], where it keeps keys and values: [`kv::StaticKv`] reserves every sequence's longest length,
-//!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow;
+//!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow; each
+//!   keeps them in `f32` or, at half the bytes, in f16 ([`kv::KvType`]);
 //! * [`Engine`], which serves many [`Request`]s at once, [`generate`], which continues a batch of them, and
 //!   [`score`](score()), which says how many bits per byte a model needs for a text;
 //! * [`adapt`], which gives the new tokens of a patched tokenizer rows and writes Hugging Face directories;
@@ -35,7 +36,7 @@
 //! # }
 //! ```
 //!
-//! It keeps keys and values in `f32` only, and is a library to call, not a server.
+//! It is a library to call, not a server.
 //!
 //! # Features
 //!
@@ -62,6 +63,7 @@ mod model;
 mod pages;
 mod params;
 mod pass;
+mod reference;
 mod rng;
 mod score;
 mod threads;

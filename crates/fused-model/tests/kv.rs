@@ -1,6 +1,6 @@
 //! The three KV stores against each other, and their errors.
 
-use fused_model::kv::{KvError, KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvError, KvGeometry, KvStore, KvType, PagedKv, StaticKv, VirtualKv};
 use fused_model::{
     CausalLm, Chunk, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, Precision, Request, generate,
 };
@@ -26,6 +26,18 @@ fn stores(geometry: &KvGeometry) -> Vec<Box<dyn KvStore>> {
     ]
 }
 
+/// The shape of a model's rows, kept in a type.
+fn geometry(model: &Gpt2, sequences: usize, numbers: KvType) -> KvGeometry {
+    KvGeometry {
+        numbers,
+        ..model.kv_geometry(sequences)
+    }
+}
+
+fn kv_type() -> impl Strategy<Value = KvType> {
+    prop::sample::select(vec![KvType::F32, KvType::F16])
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     /// Feed each (place, tokens) in one pass, opening the place if it is empty.
@@ -46,10 +58,10 @@ proptest! {
 
     /// Any schedule of passes and frees gives the same bits whatever the store.
     #[test]
-    fn logits_are_bit_identical(ops in prop::collection::vec(op(), 1..12)) {
+    fn logits_are_bit_identical(ops in prop::collection::vec(op(), 1..12), numbers in kv_type()) {
         let mut model = tiny();
         let mut transcripts = Vec::new();
-        for mut kv in stores(&model.kv_geometry(4)) {
+        for mut kv in stores(&geometry(&model, 4, numbers)) {
             let mut places = [None; 4];
             let mut transcript: Vec<Vec<u32>> = Vec::new();
             for op in &ops {
@@ -90,19 +102,20 @@ proptest! {
         texts in prop::collection::vec(prop::collection::vec(0u32..50, 1..40), 1..4),
         cuts in prop::collection::vec(1usize..20, 4),
         precision in prop_oneof![Just(Precision::F32), Just(Precision::F16), Just(Precision::Int8)],
+        numbers in kv_type(),
     ) {
         let bits = |logits: &[f32]| -> Vec<u32> { logits.iter().map(|x| x.to_bits()).collect() };
         // Each text alone, in one pass.
         let mut alone = model(precision, 1);
         let mut want = Vec::new();
         for ids in &texts {
-            let mut kv = StaticKv::new(&alone.kv_geometry(1)).unwrap();
+            let mut kv = StaticKv::new(&geometry(&alone, 1, numbers)).unwrap();
             let sequence = kv.open().unwrap();
             want.push(bits(alone.forward(&mut kv, &[Chunk { sequence, ids }], Logits::All).unwrap()));
         }
         // All together, each in chunks of its own size.
         let mut together = model(precision, 3);
-        let mut kv = VirtualKv::new(&together.kv_geometry(4), 4096, 1 << 30).unwrap();
+        let mut kv = VirtualKv::new(&geometry(&together, 4, numbers), 4096, 1 << 30).unwrap();
         let sequences: Vec<_> = texts.iter().map(|_| kv.open().unwrap()).collect();
         let mut got = vec![Vec::new(); texts.len()];
         loop {
@@ -130,40 +143,43 @@ proptest! {
 
 #[test]
 fn memory_is_what_each_store_promises() {
-    // 2 layers of 32 floats: 512 bytes a token; 64 tokens, 4 sequences.
-    let geometry = KvGeometry {
-        layers: 2,
-        row_floats: 32,
-        max_tokens: 64,
-        max_sequences: 4,
-    };
-    assert_eq!(geometry.token_bytes(), 512);
-    for mut kv in stores(&geometry) {
-        let name = kv.name();
-        let static_bytes = 4 * 64 * 512;
-        let before = kv.memory();
-        assert_eq!(
-            before.physical_bytes,
-            if name == "static" { static_bytes } else { 0 },
-            "{name}"
-        );
-        let (a, b) = (kv.open().unwrap(), kv.open().unwrap());
-        kv.grow(&[(a, 17), (b, 3)]).unwrap();
-        let grown = kv.memory();
-        assert_eq!(grown.used_bytes, 20 * 512, "{name}");
-        let want = match name {
-            "static" => static_bytes,
-            // Two blocks and one block of 16 tokens.
-            "paged" => 3 * 16 * 512,
-            // One page for each of 4 regions (17 rows of 128 bytes fit in one), for each sequence.
-            _ => 2 * 4 * 4096,
+    // 2 layers of 32 numbers, in 4 or 2 bytes: 512 or 256 bytes a token; 64 tokens, 4 sequences.
+    for (numbers, token) in [(KvType::F32, 512), (KvType::F16, 256)] {
+        let geometry = KvGeometry {
+            layers: 2,
+            row_floats: 32,
+            numbers,
+            max_tokens: 64,
+            max_sequences: 4,
         };
-        assert_eq!(grown.physical_bytes, want, "{name}");
-        kv.free(a).unwrap();
-        kv.free(b).unwrap();
-        let after = kv.memory();
-        assert_eq!(after.used_bytes, 0, "{name}");
-        assert_eq!(after.physical_bytes, if name == "virtual" { 0 } else { want }, "{name}");
+        assert_eq!(geometry.token_bytes(), token);
+        for mut kv in stores(&geometry) {
+            let name = kv.name();
+            let static_bytes = 4 * 64 * token;
+            let before = kv.memory();
+            assert_eq!(
+                before.physical_bytes,
+                if name == "static" { static_bytes } else { 0 },
+                "{name}"
+            );
+            let (a, b) = (kv.open().unwrap(), kv.open().unwrap());
+            kv.grow(&[(a, 17), (b, 3)]).unwrap();
+            let grown = kv.memory();
+            assert_eq!(grown.used_bytes, 20 * token, "{name}");
+            let want = match name {
+                "static" => static_bytes,
+                // Two blocks and one block of 16 tokens, whole pages of the system.
+                "paged" => (3 * 16 * token).next_multiple_of(4096),
+                // One page for each of 4 regions (17 rows of 128 bytes fit in one), for each sequence.
+                _ => 2 * 4 * 4096,
+            };
+            assert_eq!(grown.physical_bytes, want, "{name}");
+            kv.free(a).unwrap();
+            kv.free(b).unwrap();
+            let after = kv.memory();
+            assert_eq!(after.used_bytes, 0, "{name}");
+            assert_eq!(after.physical_bytes, if name == "virtual" { 0 } else { want }, "{name}");
+        }
     }
 }
 
@@ -172,6 +188,7 @@ fn misuse_is_refused_and_changes_nothing() {
     let geometry = KvGeometry {
         layers: 2,
         row_floats: 32,
+        numbers: KvType::F32,
         max_tokens: 64,
         max_sequences: 2,
     };

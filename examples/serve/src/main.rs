@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use fused_model::engine::EngineConfig;
+use fused_model::kv::KvType;
 use fused_model::{Options, Precision, load};
 use patchtok::PatchTokenizer;
 use serve::Limits;
@@ -24,6 +25,9 @@ struct Args {
     /// How the weights are kept.
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
+    /// How keys and values are kept.
+    #[arg(long, value_enum, default_value_t = Rows::F32)]
+    kv: Rows,
     /// Threads of a pass [default: one for each processor].
     #[arg(long)]
     threads: Option<usize>,
@@ -81,6 +85,12 @@ enum Weights {
     Int8,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    F32,
+    F16,
+}
+
 impl Args {
     fn options(&self) -> Options {
         Options {
@@ -98,6 +108,10 @@ impl Args {
         let name = self.name.clone().or(directory).unwrap_or_else(|| "model".into());
         let base = Config::new(name);
         Config {
+            kv_type: match self.kv {
+                Rows::F32 => KvType::F32,
+                Rows::F16 => KvType::F16,
+            },
             kv_budget_bytes: self.kv_mib << 20,
             frame_bytes: self.frame_kib << 10,
             engine: EngineConfig {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use fused_model::CausalLm;
 use fused_model::engine::EngineConfig;
-use fused_model::kv::{KvMemory, VirtualKv};
+use fused_model::kv::{KvGeometry, KvMemory, KvType, VirtualKv};
 use patchtok::PatchTokenizer;
 use tokio::net::TcpListener;
 
@@ -23,6 +23,8 @@ use crate::runner::Runner;
 pub struct Config {
     /// Name of the model in answers.
     pub name: String,
+    /// How keys and values are kept.
+    pub kv_type: KvType,
     /// Most physical memory of keys and values.
     pub kv_budget_bytes: usize,
     /// Unit in which that memory is mapped.
@@ -40,6 +42,7 @@ impl Config {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            kv_type: KvType::F32,
             kv_budget_bytes: 256 << 20,
             frame_bytes: 64 << 10,
             engine: EngineConfig::default(),
@@ -83,7 +86,10 @@ impl Server {
     /// When the parts do not fit, or the KV store cannot be made.
     pub fn start(model: Box<dyn CausalLm>, tokenizer: PatchTokenizer, config: Config) -> anyhow::Result<Self> {
         let sequences = config.engine.max_batch + config.engine.kept_prefixes;
-        let geometry = model.kv_geometry(sequences);
+        let geometry = KvGeometry {
+            numbers: config.kv_type,
+            ..model.kv_geometry(sequences)
+        };
         let kv = VirtualKv::new(&geometry, config.frame_bytes, config.kv_budget_bytes)?;
         let (tokenizer, metrics) = (Arc::new(tokenizer), Arc::new(Metrics::new(config.kv_budget_bytes)));
         let context = model.context();

@@ -375,6 +375,8 @@ fn estimated_peak(arm: Arm, geometry: &KvGeometry, lengths: &[(usize, usize)]) -
 
 #[cfg(test)]
 mod tests {
+    use fused_model::kv::KvType;
+
     use super::*;
     use crate::arms::{FUSED, NORMAL};
 
@@ -384,6 +386,7 @@ mod tests {
         let geometry = KvGeometry {
             layers: 2,
             row_floats: 1024,
+            numbers: KvType::F32,
             max_tokens: 100,
             max_sequences: 3,
         };

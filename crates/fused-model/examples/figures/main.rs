@@ -5,10 +5,10 @@
 //! ```
 //!
 //! Groups: `machine` measures how fast memory is read and numbers are multiplied; `speed` decoding and prompts in each
-//! precision on 1 and 2 threads, beside those limits; `scaling` how the cost grows with context, batch and threads, and
+//! precision on 1 and 2 threads, beside those limits; `kv` rows of keys and values in f32 and in f16; `scaling` how the cost grows with context, batch and threads, and
 //! `--plot` draws it; `peers` takes the results that `peers/run.sh` measured in turns with other engines.
 //! `--json` prints one object a line: `figure`, `value`, `unit`, `goal`, `holds`. The weights are random, because speed does
-//! not depend on their values. Times are medians of wall time.
+//! not depend on their values. Times are medians, of wall time where nothing else is said.
 //!
 //! `figures --turns PRECISION THREADS DIR` is one side of `peers/run.sh`: it loads a model, then answers each line of its input.
 //!
@@ -25,6 +25,7 @@ use fused_model::Precision;
 use crate::figure::{Figure, print};
 
 mod figure;
+mod kv;
 mod machine;
 mod peers;
 mod plot;
@@ -35,7 +36,7 @@ mod workload;
 
 const USAGE: &str = "usage: figures [--json] [--only GROUP] [--peers FILE] [--plot FILE.svg]
        figures --turns PRECISION THREADS DIR
-groups: machine, speed, scaling, peers; precisions: f32, f16, int8";
+groups: machine, speed, kv, scaling, peers; precisions: f32, f16, int8";
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -79,7 +80,7 @@ fn options<'a>(mut args: impl Iterator<Item = &'a String>) -> Result<Options> {
         }
     }
     match options.only.as_deref() {
-        None | Some("machine" | "speed" | "scaling") => Ok(options),
+        None | Some("machine" | "speed" | "kv" | "scaling") => Ok(options),
         Some("peers") if options.peers.is_some() => Ok(options),
         Some("peers") => bail!("the group peers needs --peers FILE"),
         Some(only) => bail!("no group is called {only}"),
@@ -112,6 +113,7 @@ fn run(options: &Options) -> Result<bool> {
     };
     group("machine", &mut || Ok(machine::figures()))?;
     group("speed", &mut speed::figures)?;
+    group("kv", &mut kv::figures)?;
     group("scaling", &mut || {
         let curves = scaling::measure()?;
         if let Some(path) = &options.plot {

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::config::{Activation, Gpt2Config};
 use crate::error::ModelError;
-use crate::kv::{KvGeometry, KvStore, Rows};
+use crate::kv::{KvGeometry, KvStore};
 use crate::model::{CausalLm, Chunk, Logits, Part, plan};
 use crate::params::Params;
+use crate::reference::{by_head, causal, stored};
 
 /// Weight and bias of a linear layer (in, out) or of a layer norm.
 #[derive(Debug, Clone)]
@@ -161,23 +162,8 @@ impl ReferenceGpt2 {
             },
         )?;
         let (k, v) = kv.rows(part.sequence, layer)?;
-        let len = part.start + part.rows;
-        // (tokens, C) to (heads, tokens, head_dim)
-        let by_head = |x: &Tensor, tokens: usize| x.reshape((tokens, heads, c / heads))?.transpose(0, 1)?.contiguous();
-        let stored = |rows: Rows<'_>| {
-            let rows: Vec<f32> = rows.iter().flatten().copied().collect();
-            by_head(&Tensor::from_vec(rows, (len, c), &Device::Cpu)?, len)
-        };
-        let (k, v) = (stored(k)?, stored(v)?);
-        let q = by_head(&qkv.narrow(1, 0, c)?.contiguous()?, part.rows)?;
-        let hidden: Vec<f32> = (part.start..len)
-            .flat_map(|at| (0..len).map(move |key| if key > at { f32::NEG_INFINITY } else { 0.0 }))
-            .collect();
-        let hidden = Tensor::from_vec(hidden, (part.rows, len), &Device::Cpu)?;
-        let scale = 1.0 / ((c / heads) as f64).sqrt();
-        let scores = (q.matmul(&k.t()?)? * scale)?.broadcast_add(&hidden)?;
-        let out = candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
-        Ok(out.transpose(0, 1)?.reshape((part.rows, c))?)
+        let q = by_head(&qkv.narrow(1, 0, c)?.contiguous()?, heads)?;
+        Ok(causal(&q, &stored(k, heads)?, &stored(v, heads)?)?)
     }
 }
 

@@ -7,6 +7,9 @@
 //! * a score is sixteen chains of products along the head, lane by lane, added by halves;
 //! * an output is one chain of products along the tokens.
 //!
+//! Rows in half precision are widened as they are read, exactly: they give the bits that their values in `f32` give. A block
+//! of them that is used more than once is widened once.
+//!
 //! Scores of sixteen tokens come out of one tree of additions as one vector; outputs of a few queries stay in registers
 //! while some tokens pass. Heads of 16, 32, 64, 80, 96 and 128 floats are worked on in vectors, heads of any other width in
 //! plain loops.
@@ -16,14 +19,16 @@
 use std::arch::x86_64::__m256;
 use std::ops::Range;
 
+use half::f16;
+
 use super::exp::exp;
 #[cfg(target_arch = "x86_64")]
 use super::simd::Level;
 use super::simd::{each, max, reduce2, simd_fn, sum_lanes};
 #[cfg(target_arch = "x86_64")]
 use super::vector::{Avx2, Avx512};
-use super::vector::{Float, LANES, Plain};
-use crate::kv::Rows;
+use super::vector::{Element, Float, LANES, Plain};
+use crate::kv::{Rows, RowsOf};
 
 /// Queries handled together.
 pub(crate) const QUERIES: usize = 16;
@@ -70,8 +75,15 @@ impl Shape {
 
 /// `out (queries, heads * head_dim)`, packed, from `q`, which starts at the first query's first head, and the sequence's rows.
 ///
-/// `scores` is scratch. Costs `queries * heads * tokens * head_dim` products for the scores and as many for the values.
-pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[f32], k: Rows<'_>, v: Rows<'_>) {
+/// `scores` and `wide` are scratch. Costs `queries * heads * tokens * head_dim` products for the scores and as many for the values.
+pub(crate) fn attend(
+    shape: Shape,
+    out: &mut [f32],
+    [scores, wide]: [&mut Vec<f32>; 2],
+    q: &[f32],
+    k: Rows<'_>,
+    v: Rows<'_>,
+) {
     let (tokens, width) = (shape.tokens(), shape.heads * shape.head_dim);
     if shape.queries == 0 || shape.heads == 0 {
         return;
@@ -85,8 +97,26 @@ pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[
         "stored rows of an attention"
     );
     scores.resize(shape.queries * shape.heads * tokens, 0.0);
-    for_each_block(shape, k, |first, k| {
-        let scores = &mut *scores;
+    for_each_block(shape, k, wide, &mut Score { scores, q });
+    softmax(shape, scores);
+    out.fill(0.0);
+    for_each_block(shape, v, wide, &mut Weigh { out, p: scores });
+}
+
+/// What is done with each block of stored rows.
+trait Visit {
+    /// `shape` says where a row's heads are in `rows`, whose first one is token `first`'s.
+    fn block<T: Element>(&mut self, shape: Shape, first: usize, rows: &[T]);
+}
+
+struct Score<'a> {
+    scores: &'a mut [f32],
+    q: &'a [f32],
+}
+
+impl Visit for Score<'_> {
+    fn block<T: Element>(&mut self, shape: Shape, first: usize, k: &[T]) {
+        let (scores, q) = (&mut *self.scores, self.q);
         run(
             shape.head_dim,
             Scores {
@@ -97,11 +127,17 @@ pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[
                 k,
             },
         );
-    });
-    softmax(shape, scores);
-    out.fill(0.0);
-    for_each_block(shape, v, |first, v| {
-        let (out, p) = (&mut *out, &*scores);
+    }
+}
+
+struct Weigh<'a> {
+    out: &'a mut [f32],
+    p: &'a [f32],
+}
+
+impl Visit for Weigh<'_> {
+    fn block<T: Element>(&mut self, shape: Shape, first: usize, v: &[T]) {
+        let (out, p) = (&mut *self.out, self.p);
         run(
             shape.head_dim,
             Values {
@@ -112,11 +148,34 @@ pub(crate) fn attend(shape: Shape, out: &mut [f32], scores: &mut Vec<f32>, q: &[
                 v,
             },
         );
-    });
+    }
 }
 
-/// Visits the stored rows that a query sees, at most [`TOKENS`] at a time, with the number of the first one.
-fn for_each_block(shape: Shape, rows: Rows<'_>, mut visit: impl FnMut(usize, &[f32])) {
+/// Visits the stored rows that a query sees, at most [`TOKENS`] at a time.
+fn for_each_block(shape: Shape, rows: Rows<'_>, wide: &mut Vec<f32>, visitor: &mut impl Visit) {
+    match rows {
+        Rows::F32(rows) => blocks(shape, rows, |first, rows| visitor.block(shape, first, rows)),
+        Rows::F16(rows) if shape.queries * shape.group == 1 => {
+            blocks(shape, rows, |first, rows| visitor.block(shape, first, rows));
+        }
+        Rows::F16(rows) => blocks(shape, rows, |first, rows| {
+            let used = shape.column..shape.stored(shape.heads - 1) + shape.head_dim;
+            wide.resize(rows.len() / shape.row * used.len(), 0.0);
+            for (row, wide) in rows.chunks_exact(shape.row).zip(wide.chunks_exact_mut(used.len())) {
+                let halves = &row[used.clone()];
+                run(shape.head_dim, Widen { wide, halves });
+            }
+            let shape = Shape {
+                row: used.len(),
+                column: 0,
+                ..shape
+            };
+            visitor.block(shape, first, wide);
+        }),
+    }
+}
+
+fn blocks<T>(shape: Shape, rows: RowsOf<'_, T>, mut visit: impl FnMut(usize, &[T])) {
     let mut first = 0;
     for block in rows.runs().flat_map(|run| run.chunks(TOKENS * shape.row)) {
         let count = (block.len() / shape.row).min(shape.tokens() - first);
@@ -177,16 +236,37 @@ unsafe fn avx2(head_dim: usize, step: impl Step) {
     unsafe { by_width!(Avx2<__m256>, head_dim, step) }
 }
 
+/// Halves as `f32`.
+struct Widen<'a> {
+    wide: &'a mut [f32],
+    halves: &'a [f16],
+}
+
+impl Step for Widen<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Float, const N: usize>(self) {
+        let (wide, wide_rest) = self.wide.as_chunks_mut::<LANES>();
+        let (halves, rest) = self.halves.as_chunks::<LANES>();
+        for (wide, halves) in wide.iter_mut().zip(halves) {
+            // SAFETY: the caller's promise; both are sixteen long.
+            unsafe { f16::load::<V>(halves.as_ptr()).store(wide.as_mut_ptr()) }
+        }
+        for (wide, half) in wide_rest.iter_mut().zip(rest) {
+            *wide = half.widen();
+        }
+    }
+}
+
 /// Scores `(queries, heads, tokens)` of a block of K rows that starts at token `first`.
-struct Scores<'a> {
+struct Scores<'a, T> {
     shape: Shape,
     scores: &'a mut [f32],
     first: usize,
     q: &'a [f32],
-    k: &'a [f32],
+    k: &'a [T],
 }
 
-impl Step for Scores<'_> {
+impl<T: Element> Step for Scores<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Float, const N: usize>(self) {
         let Self {
@@ -207,12 +287,12 @@ impl Step for Scores<'_> {
                 if N > 0 && count == TOKENS {
                     assert!((TOKENS - 1) * shape.row + N * LANES <= k.len() && q.len() == N * LANES);
                     // SAFETY: the caller's promise; the rows, the query and sixteen scores are there.
-                    unsafe { dots::<V, N>(scores.as_mut_ptr(), q.as_ptr(), k.as_ptr(), shape.row, scale) }
+                    unsafe { dots::<V, T, N>(scores.as_mut_ptr(), q.as_ptr(), k.as_ptr(), shape.row, scale) }
                     continue;
                 }
                 for (score, k) in scores.iter_mut().zip(k.chunks(shape.row)) {
                     // SAFETY: the caller's promise.
-                    *score = unsafe { dot::<V, N>(q, &k[..d]) } * scale;
+                    *score = unsafe { dot::<V, T, N>(q, &k[..d]) } * scale;
                 }
             }
         }
@@ -224,7 +304,13 @@ impl Step for Scores<'_> {
 /// # Safety
 /// As [`Step::run`]; the pointers are good for sixteen scores, a query, and a head of sixteen rows.
 #[inline(always)]
-unsafe fn dots<V: Float, const N: usize>(scores: *mut f32, q: *const f32, k: *const f32, row: usize, scale: f32) {
+unsafe fn dots<V: Float, T: Element, const N: usize>(
+    scores: *mut f32,
+    q: *const f32,
+    k: *const T,
+    row: usize,
+    scale: f32,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut query = [V::zero(); N];
@@ -240,9 +326,9 @@ unsafe fn dots<V: Float, const N: usize>(scores: *mut f32, q: *const f32, k: *co
 /// # Safety
 /// As [`Step::run`].
 #[inline(always)]
-unsafe fn dot<V: Float, const N: usize>(q: &[f32], k: &[f32]) -> f32 {
+unsafe fn dot<V: Float, T: Element, const N: usize>(q: &[f32], k: &[T]) -> f32 {
     if N == 0 {
-        return reduce2(q, k, |q, k| q * k);
+        return reduce2(q, k, |q, k| q * k.widen());
     }
     assert!(q.len() == N * LANES && k.len() == N * LANES);
     let mut lanes = [0.0; LANES];
@@ -260,28 +346,28 @@ unsafe fn dot<V: Float, const N: usize>(q: &[f32], k: &[f32]) -> f32 {
 /// # Safety
 /// As [`Step::run`]; the pointer is good for a head.
 #[inline(always)]
-unsafe fn products<V: Float, const N: usize>(query: &[V; N], k: *const f32) -> V {
+unsafe fn products<V: Float, T: Element, const N: usize>(query: &[V; N], k: *const T) -> V {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sum = V::zero();
-        each!(i < N, sum = sum.add_product(query[i], V::load(k.add(i * LANES))));
+        each!(i < N, sum = sum.add_product(query[i], T::load(k.add(i * LANES))));
         sum
     }
 }
 
 /// Adds a block of V rows that starts at token `first`, weighted by `p (queries, heads, tokens)`.
-struct Values<'a> {
+struct Values<'a, T> {
     shape: Shape,
     out: &'a mut [f32],
     p: &'a [f32],
     first: usize,
-    v: &'a [f32],
+    v: &'a [T],
 }
 
 /// Queries whose outputs stay in registers together where there are enough registers.
 const TOGETHER: usize = 4;
 
-impl Step for Values<'_> {
+impl<T: Element> Step for Values<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Float, const N: usize>(mut self) {
         let (shape, first, count) = (self.shape, self.first, self.v.len() / self.shape.row);
@@ -311,7 +397,7 @@ impl Step for Values<'_> {
     }
 }
 
-impl Values<'_> {
+impl<T: Element> Values<'_, T> {
     /// Adds some tokens of the block to the outputs of `M` queries.
     ///
     /// # Safety
@@ -336,7 +422,10 @@ impl Values<'_> {
         let v = &v[shape.stored(head)..];
         if N == 0 {
             for (v, &p) in v.chunks(shape.row).zip(&p[..tokens.end]).skip(tokens.start) {
-                out[..d].iter_mut().zip(&v[..d]).for_each(|(out, &v)| *out += p * v);
+                out[..d]
+                    .iter_mut()
+                    .zip(&v[..d])
+                    .for_each(|(out, &v)| *out += p * v.widen());
             }
             return;
         }
@@ -356,7 +445,7 @@ impl Values<'_> {
             );
             for token in tokens {
                 let mut row = [V::zero(); N];
-                each!(i < N, row[i] = V::load(v.add(token * shape.row + i * LANES)));
+                each!(i < N, row[i] = T::load(v.add(token * shape.row + i * LANES)));
                 each!(r < M, {
                     let weight = V::splat(*p.add(r * next + token));
                     each!(i < N, sums[r][i] = sums[r][i].add_product(weight, row[i]));
@@ -431,7 +520,7 @@ mod tests {
                     attend(
                         shape,
                         &mut out,
-                        &mut Vec::new(),
+                        [&mut Vec::new(), &mut Vec::new()],
                         &self.q[first * shape.query_stride..],
                         k,
                         v,
@@ -444,7 +533,7 @@ mod tests {
         fn together(&self) -> Vec<f32> {
             self.attend(0, self.shape.queries, |data, with| {
                 let row = self.shape.row;
-                with(Rows::Contiguous { data, row });
+                with(Rows::F32(RowsOf::Contiguous { data, row }));
             })
         }
 
@@ -514,7 +603,7 @@ mod tests {
                 .flat_map(|query| {
                     case.attend(query, 1, |data, with| {
                         let row = case.shape.row;
-                        with(Rows::Contiguous { data, row });
+                        with(Rows::F32(RowsOf::Contiguous { data, row }));
                     })
                 })
                 .collect();
@@ -537,7 +626,7 @@ mod tests {
                     }
                     let table: Vec<usize> = (0..count).rev().collect();
                     let (arena, table) = (&arena[..], &table[..]);
-                    with(Rows::Blocks {
+                    with(Rows::F32(RowsOf::Blocks {
                         arena,
                         table,
                         stride: block,
@@ -545,10 +634,35 @@ mod tests {
                         block,
                         row,
                         len,
-                    });
+                    }));
                 });
                 assert_eq!(case.together(), cut, "{:?} in blocks of {tokens}", case.shape);
             }
+        }
+    }
+
+    /// Rows in half precision give the bits of the same numbers in `f32`, widened once for many queries or as they are read.
+    #[test]
+    fn half_rows_have_the_bits_of_their_values() {
+        for mut case in cases() {
+            for x in case.k.iter_mut().chain(&mut case.v) {
+                *x = f16::from_f32(*x).to_f32();
+            }
+            let row = case.shape.row;
+            let half = |data: &[f32], with: &mut dyn FnMut(Rows<'_>)| {
+                let data: Vec<f16> = data.iter().map(|&x| f16::from_f32(x)).collect();
+                with(Rows::F16(RowsOf::Contiguous { data: &data, row }));
+            };
+            assert_eq!(
+                case.together(),
+                case.attend(0, case.shape.queries, half),
+                "{:?}",
+                case.shape
+            );
+            let alone: Vec<f32> = (0..case.shape.queries)
+                .flat_map(|query| case.attend(query, 1, half))
+                .collect();
+            assert_eq!(case.together(), alone, "{:?}", case.shape);
         }
     }
 }

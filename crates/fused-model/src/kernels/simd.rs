@@ -86,7 +86,7 @@ pub(crate) const LANES: usize = 16;
 /// Sum of `f(a[i], b[i])` in [`LANES`] interleaved partial sums, so that the order of additions, and
 /// with it the result, is the same on every machine.
 #[inline(always)]
-pub(crate) fn reduce2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn reduce2<A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (a_body, a_tail) = a.as_chunks::<LANES>();
     let (b_body, b_tail) = b.as_chunks::<LANES>();

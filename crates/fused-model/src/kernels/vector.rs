@@ -59,14 +59,20 @@ pub(crate) trait Int: Copy {
     unsafe fn to_float(self) -> Self::Float;
 }
 
-/// An element type of stored weights.
+/// An element type of stored weights and of stored rows.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
+    fn widen(self) -> f32;
     /// # Safety
     /// As [`Float`]'s methods; `at` is good for sixteen elements.
     unsafe fn load<V: Float>(at: *const Self) -> V;
 }
 
 impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
     #[inline(always)]
     unsafe fn load<V: Float>(at: *const Self) -> V {
         // SAFETY: the caller's promise.
@@ -76,10 +82,29 @@ impl Element for f32 {
 
 impl Element for half::f16 {
     #[inline(always)]
+    fn widen(self) -> f32 {
+        widen_half(self.to_bits())
+    }
+
+    #[inline(always)]
     unsafe fn load<V: Float>(at: *const Self) -> V {
         // SAFETY: the caller's promise; `f16` is a transparent `u16`.
         unsafe { V::load_half(at.cast()) }
     }
+}
+
+/// A half-precision number, widened without a branch.
+#[inline(always)]
+fn widen_half(bits: u16) -> f32 {
+    // Moved to their place in an `f32`, the bits are the number times 2^-112, subnormal ones included.
+    const BIAS: f32 = f32::from_bits((127 + 112) << 23);
+    let (sign, size) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+    let no_number = if bits & 0x7c00 == 0x7c00 {
+        f32::INFINITY.to_bits()
+    } else {
+        0
+    };
+    f32::from_bits((f32::from_bits(size) * BIAS).to_bits() | no_number | sign)
 }
 
 /// Plain arrays: the baseline of x86-64, NEON where the compiler makes it.
@@ -109,13 +134,7 @@ impl Float for Plain<f32> {
     unsafe fn load_half(at: *const u16) -> Self {
         // SAFETY: the caller's promise.
         let halves = unsafe { at.cast::<[u16; LANES]>().read_unaligned() };
-        // Moved to their place in an `f32`, the bits are the number times 2^-112, subnormal ones included. Infinities and
-        // NaNs come out finite: the loader refuses them.
-        const BIAS: f32 = f32::from_bits((127 + 112) << 23);
-        Self(halves.map(|bits| {
-            let (sign, size) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
-            f32::from_bits((f32::from_bits(size) * BIAS).to_bits() | sign)
-        }))
+        Self(halves.map(widen_half))
     }
 
     #[inline(always)]
@@ -444,6 +463,24 @@ mod x86 {
         unsafe fn to_float(self) -> Avx512 {
             // SAFETY: as above.
             Avx512(unsafe { _mm512_cvtepi32_ps(self.0) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (got, want) = (widen_half(bits), f16::from_bits(bits).to_f32());
+            assert!(
+                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                "{bits:#x}: {got} wants {want}"
+            );
         }
     }
 }

@@ -1,13 +1,48 @@
 //! Rows of a sequence outside any store.
 
-use super::{KvError, KvGeometry, KvId, KvStore, check_cut};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
-/// Copies of the first rows of a sequence, in ordinary memory.
+use super::{KvError, KvGeometry, KvId, KvStore, Rows, RowsOf, check_cut};
+
+/// Copies of the first rows of a sequence, in ordinary memory and in the store's type.
 #[derive(Debug)]
 pub(crate) struct RowsCopy {
     tokens: usize,
     /// K and V of each layer.
-    layers: Vec<[Vec<f32>; 2]>,
+    layers: Vec<[Numbers; 2]>,
+}
+
+#[derive(Debug)]
+enum Numbers {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+impl Numbers {
+    /// Copies the first `len` numbers.
+    fn take(rows: Rows<'_>, len: usize) -> Self {
+        fn first<T: Copy>(rows: RowsOf<'_, T>, len: usize) -> Vec<T> {
+            let mut own = Vec::with_capacity(len);
+            for run in rows.runs() {
+                own.extend_from_slice(&run[..run.len().min(len - own.len())]);
+            }
+            own
+        }
+        match rows {
+            Rows::F32(rows) => Self::F32(first(rows, len)),
+            Rows::F16(rows) => Self::F16(first(rows, len)),
+        }
+    }
+
+    /// Writes the row with this number to `to`. Widened numbers that are rounded again are the same numbers.
+    fn put(&self, row: usize, to: &mut [f32]) {
+        let at = row * to.len()..(row + 1) * to.len();
+        match self {
+            Self::F32(own) => to.copy_from_slice(&own[at]),
+            Self::F16(own) => own[at].convert_to_f32_slice(to),
+        }
+    }
 }
 
 impl RowsCopy {
@@ -17,11 +52,7 @@ impl RowsCopy {
         let KvGeometry { layers, row_floats, .. } = *store.geometry();
         let copy = |layer| {
             let (k, v) = store.rows(id, layer)?;
-            Ok([k, v].map(|rows| {
-                let mut own = Vec::with_capacity(tokens * row_floats);
-                rows.iter().take(tokens).for_each(|row| own.extend_from_slice(row));
-                own
-            }))
+            Ok([k, v].map(|rows| Numbers::take(rows, tokens * row_floats)))
         };
         Ok(Self {
             tokens,
@@ -32,13 +63,11 @@ impl RowsCopy {
     /// A new sequence with these rows. O(bytes).
     pub(crate) fn put<S: KvStore + ?Sized>(&self, store: &mut S) -> Result<KvId, KvError> {
         let id = store.open()?;
-        let row = store.geometry().row_floats;
         let filled = store.grow(&[(id, self.tokens)]).and_then(|()| {
             for (layer, [k, v]) in self.layers.iter().enumerate() {
                 store.write(id, layer, 0..self.tokens, &mut |token, to_k, to_v| {
-                    let at = token * row..(token + 1) * row;
-                    to_k.copy_from_slice(&k[at.clone()]);
-                    to_v.copy_from_slice(&v[at]);
+                    k.put(token, to_k);
+                    v.put(token, to_v);
                 })?;
             }
             Ok(())

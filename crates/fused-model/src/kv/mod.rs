@@ -12,10 +12,14 @@
 
 use std::ops::Range;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 mod copy;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod paged;
+mod rows;
 mod r#static;
 mod virt;
 
@@ -23,16 +27,41 @@ pub(crate) use copy::RowsCopy;
 #[cfg(feature = "cuda")]
 pub use cuda::CudaKv;
 pub use paged::PagedKv;
+pub use rows::{Rows, RowsOf};
 pub use r#static::StaticKv;
 pub use virt::{Place, VirtualKv};
 
-/// Shape of a store.
+/// How a number of a row is kept. Arithmetic is in `f32` all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// 4 bytes, exact.
+    #[default]
+    F32,
+    /// 2 bytes, rounded to nearest; numbers beyond 65,504, the largest, become that.
+    F16,
+}
+
+impl KvType {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// Shape of a store. A model gives the one it needs in `f32`; for rows of half the bytes set [`numbers`](Self::numbers):
+/// `KvGeometry { numbers: KvType::F16, ..model.kv_geometry(16) }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvGeometry {
     /// Layers, each with K and V rows.
     pub layers: usize,
-    /// Floats in one K row (heads * head width); V the same.
+    /// Numbers in one K row (heads * head width); V the same.
     pub row_floats: usize,
+    /// How they are kept.
+    pub numbers: KvType,
     /// Longest sequence in tokens.
     pub max_tokens: usize,
     /// Most sequences at once.
@@ -40,9 +69,14 @@ pub struct KvGeometry {
 }
 
 impl KvGeometry {
-    /// Bytes of K and V of one token over all layers, in `f32`.
+    /// Bytes of one K row, and of one V row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_floats * self.numbers.bytes()
+    }
+
+    /// Bytes of K and V of one token over all layers.
     pub fn token_bytes(&self) -> usize {
-        2 * self.layers * self.row_floats * size_of::<f32>()
+        2 * self.layers * self.row_bytes()
     }
 }
 
@@ -126,6 +160,14 @@ pub enum KvError {
         /// Layers of the store.
         layers: usize,
     },
+    /// The store keeps no numbers of this type.
+    #[error("the {store} KV store keeps no rows in {numbers:?}; make it for F32")]
+    Numbers {
+        /// What kind of store it is.
+        store: &'static str,
+        /// Type asked for.
+        numbers: KvType,
+    },
     /// The processor was to read rows in the memory of a device.
     #[error("the rows are in the memory of a CUDA device: run a CUDA model over this store, or copy them out")]
     OnDevice,
@@ -137,87 +179,7 @@ pub enum KvError {
     System(#[from] vattn::BackendError),
 }
 
-/// K or V rows of one layer of a sequence, in token order.
-#[derive(Debug, Clone, Copy)]
-pub enum Rows<'a> {
-    /// Packed rows in one run of memory.
-    Contiguous {
-        /// The rows.
-        data: &'a [f32],
-        /// Floats of a row.
-        row: usize,
-    },
-    /// Equal blocks of packed rows scattered over one memory.
-    Blocks {
-        /// The memory all blocks live in.
-        arena: &'a [f32],
-        /// Block numbers of the sequence.
-        table: &'a [usize],
-        /// Floats from one block number to the next.
-        stride: usize,
-        /// Floats from a block's start to this layer's rows.
-        offset: usize,
-        /// Floats of rows in a full block.
-        block: usize,
-        /// Floats of a row.
-        row: usize,
-        /// Floats of rows in all.
-        len: usize,
-    },
-}
-
-impl<'a> Rows<'a> {
-    /// The runs of memory, whole packed rows each, in token order.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = &'a [f32]> {
-        let (whole, parts) = match *self {
-            Self::Contiguous { data, .. } => (Some(data), None),
-            Self::Blocks {
-                arena,
-                table,
-                stride,
-                offset,
-                block,
-                len,
-                ..
-            } => {
-                let run = move |(index, &number): (usize, &usize)| {
-                    let start = number * stride + offset;
-                    &arena[start..start + block.min(len - index * block)]
-                };
-                (None, Some(table[..len.div_ceil(block)].iter().enumerate().map(run)))
-            }
-        };
-        whole.into_iter().chain(parts.into_iter().flatten())
-    }
-
-    /// Floats of a row.
-    fn row(&self) -> usize {
-        match *self {
-            Self::Contiguous { row, .. } | Self::Blocks { row, .. } => row,
-        }
-    }
-
-    /// Each token's row.
-    pub fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
-        let row = self.row();
-        self.runs().flat_map(move |run| run.chunks_exact(row))
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match *self {
-            Self::Contiguous { data, row } => data.len() / row,
-            Self::Blocks { row, len, .. } => len / row,
-        }
-    }
-
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Fills the K and the V row of one token; see [`KvStore::write`].
+/// Fills the K and the V row of one token, every number of both; see [`KvStore::write`].
 pub type FillRow<'a> = dyn FnMut(usize, &mut [f32], &mut [f32]) + 'a;
 
 /// A store of K and V rows for many sequences.
@@ -248,13 +210,13 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
     fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError>;
 
     /// Writes rows of one layer in place: `fill(i, k, v)` is called for each of `tokens` in order, `i` counting from 0,
-    /// with its K and its V row of `row_floats` each.
+    /// with its K and its V row of `row_floats` each, which are then kept in the store's type.
     ///
     /// # Errors
     /// [`KvError::NotOpen`], [`KvError::OutOfRange`], [`KvError::Shared`]; nothing is written then.
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError>;
 
-    /// The K and V rows of one layer, `(len, row_floats)` each.
+    /// The K and V rows of one layer, `(len, row_floats)` each, in the store's type.
     ///
     /// # Errors
     /// [`KvError::NotOpen`], [`KvError::OutOfRange`], [`KvError::OnDevice`].
@@ -301,6 +263,24 @@ pub trait KvStore: std::fmt::Debug + Send + Sync {
 
     /// Memory now. Costs one system call.
     fn memory(&self) -> KvMemory;
+}
+
+/// Lets `fill` write one token's rows, which are kept in `k` and `v`; `wide` is memory for both in `f32`.
+fn fill_row(numbers: KvType, index: usize, [k, v]: [&mut [u8]; 2], wide: &mut Vec<f32>, fill: &mut FillRow<'_>) {
+    match numbers {
+        KvType::F32 => fill(index, bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v)),
+        KvType::F16 => {
+            let row = k.len() / size_of::<f16>();
+            wide.resize(2 * row, 0.0);
+            let (wide_k, wide_v) = wide.split_at_mut(row);
+            fill(index, wide_k, wide_v);
+            for (kept, wide) in [(k, wide_k), (v, wide_v)] {
+                let largest = f16::MAX.to_f32();
+                wide.iter_mut().for_each(|x| *x = x.clamp(-largest, largest));
+                bytemuck::cast_slice_mut::<_, f16>(kept).convert_from_f32_slice(wide);
+            }
+        }
+    }
 }
 
 /// Open sequences and what a store knows of each.

@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use vattn::host::Arena;
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_length, check_rows};
+use super::{
+    FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, KvType, Rows, RowsOf, Slots, check_cut, check_length,
+    check_rows, fill_row,
+};
 
 #[derive(Debug, Default)]
 struct Sequence {
@@ -29,6 +32,8 @@ pub struct PagedKv {
     /// Blocks that have been used, all below this number.
     backed: usize,
     sequences: Slots<Sequence>,
+    /// Rows on their way to another type.
+    wide: Vec<f32>,
 }
 
 impl PagedKv {
@@ -58,17 +63,28 @@ impl PagedKv {
             owners: vec![0; blocks],
             backed: 0,
             sequences: Slots::new(geometry.max_sequences),
+            wide: Vec::new(),
         })
     }
 
-    /// Floats of the K rows, or the V rows, of one layer in a block.
-    fn block_floats(&self) -> usize {
-        Self::BLOCK_TOKENS * self.geometry.row_floats
+    /// Bytes of the K rows, or the V rows, of one layer in a block.
+    fn part_bytes(&self) -> usize {
+        Self::BLOCK_TOKENS * self.geometry.row_bytes()
     }
 
-    /// Floats of a block.
-    fn stride(&self) -> usize {
-        2 * self.geometry.layers * self.block_floats()
+    /// Rows of one layer of a sequence: the K (0) or the V (1) rows, of numbers of the store's type.
+    fn rows_of<'a, T: bytemuck::Pod>(&'a self, sequence: &'a Sequence, layer: usize, part: usize) -> RowsOf<'a, T> {
+        let row = self.geometry.row_floats;
+        let block = Self::BLOCK_TOKENS * row;
+        RowsOf::Blocks {
+            arena: bytemuck::cast_slice(self.arena.as_slice()),
+            table: &sequence.table,
+            stride: 2 * self.geometry.layers * block,
+            offset: (2 * layer + part) * block,
+            block,
+            row,
+            len: sequence.len * row,
+        }
     }
 
     fn block_bytes(&self) -> usize {
@@ -113,11 +129,12 @@ impl PagedKv {
 
     /// The first `tokens` rows of a block, copied to another for all layers.
     fn copy_rows(&mut self, from: usize, to: usize, tokens: usize) {
-        let (block, stride) = (self.block_floats(), self.stride());
-        let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
-        for part in (0..stride).step_by(block) {
-            let start = from * stride + part;
-            floats.copy_within(start..start + tokens * self.geometry.row_floats, to * stride + part);
+        let (part, block) = (self.part_bytes(), self.block_bytes());
+        let rows = tokens * self.geometry.row_bytes();
+        let bytes = self.arena.as_mut_slice();
+        for part in (0..block).step_by(part) {
+            let start = from * block + part;
+            bytes.copy_within(start..start + rows, to * block + part);
         }
     }
 }
@@ -161,7 +178,7 @@ impl KvStore for PagedKv {
 
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
-        let (row, block, stride) = (self.geometry.row_floats, self.block_floats(), self.stride());
+        let (row, part, block) = (self.geometry.row_bytes(), self.part_bytes(), self.block_bytes());
         let table = &self.sequences.get(id)?.table;
         if let Some(shared) = tokens
             .clone()
@@ -169,13 +186,12 @@ impl KvStore for PagedKv {
         {
             return Err(KvError::Shared { row: shared });
         }
-        let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
+        let bytes = self.arena.as_mut_slice();
         for (i, token) in tokens.enumerate() {
-            let start =
-                table[token / Self::BLOCK_TOKENS] * stride + 2 * layer * block + token % Self::BLOCK_TOKENS * row;
+            let start = table[token / Self::BLOCK_TOKENS] * block + 2 * layer * part + token % Self::BLOCK_TOKENS * row;
             // The block's V rows follow its K rows.
-            let (k, v) = floats[start..start + block + row].split_at_mut(block);
-            fill(i, &mut k[..row], v);
+            let (k, v) = bytes[start..start + part + row].split_at_mut(part);
+            fill_row(self.geometry.numbers, i, [&mut k[..row], v], &mut self.wide, fill);
         }
         Ok(())
     }
@@ -183,14 +199,9 @@ impl KvStore for PagedKv {
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
         let sequence = self.sequences.get(id)?;
         check_rows(&self.geometry, layer, &(0..sequence.len), sequence.len)?;
-        let rows = |part| Rows::Blocks {
-            arena: bytemuck::cast_slice(self.arena.as_slice()),
-            table: &sequence.table,
-            stride: self.stride(),
-            offset: (2 * layer + part) * self.block_floats(),
-            block: self.block_floats(),
-            row: self.geometry.row_floats,
-            len: sequence.len * self.geometry.row_floats,
+        let rows = |part| match self.geometry.numbers {
+            KvType::F32 => Rows::F32(self.rows_of(sequence, layer, part)),
+            KvType::F16 => Rows::F16(self.rows_of(sequence, layer, part)),
         };
         Ok((rows(0), rows(1)))
     }

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use vattn::host::Arena;
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_length, check_rows};
+use super::{
+    FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_length, check_rows, fill_row,
+};
 
 /// Rows laid out as `(sequence, layer, K|V, max_tokens, row)` in one memory that is physical from the start: what a
 /// framework's static cache costs.
@@ -13,6 +15,8 @@ pub struct StaticKv {
     geometry: KvGeometry,
     arena: Arena,
     lengths: Slots<usize>,
+    /// Rows on their way to another type.
+    wide: Vec<f32>,
 }
 
 impl StaticKv {
@@ -28,12 +32,13 @@ impl StaticKv {
             geometry: *geometry,
             arena,
             lengths: Slots::new(geometry.max_sequences),
+            wide: Vec::new(),
         })
     }
 
-    /// First float of the K (0) or V (1) rows of a layer.
+    /// First byte of the K (0) or V (1) rows of a layer.
     fn start(&self, id: KvId, layer: usize, part: usize) -> usize {
-        ((id.slot * self.geometry.layers + layer) * 2 + part) * self.geometry.max_tokens * self.geometry.row_floats
+        ((id.slot * self.geometry.layers + layer) * 2 + part) * self.geometry.max_tokens * self.geometry.row_bytes()
     }
 }
 
@@ -68,14 +73,13 @@ impl KvStore for StaticKv {
 
     fn write(&mut self, id: KvId, layer: usize, tokens: Range<usize>, fill: &mut FillRow<'_>) -> Result<(), KvError> {
         check_rows(&self.geometry, layer, &tokens, self.len(id)?)?;
-        let row = self.geometry.row_floats;
+        let row = self.geometry.row_bytes();
         let [k, v] = [0, 1].map(|part| self.start(id, layer, part) + tokens.start * row);
-        let floats: &mut [f32] = bytemuck::cast_slice_mut(self.arena.as_mut_slice());
         // K rows of a layer lie before its V rows.
-        let (before, values) = floats.split_at_mut(v);
+        let (before, values) = self.arena.as_mut_slice().split_at_mut(v);
         let keys = before[k..].chunks_exact_mut(row);
         for (i, (k, v)) in keys.zip(values.chunks_exact_mut(row)).take(tokens.len()).enumerate() {
-            fill(i, k, v);
+            fill_row(self.geometry.numbers, i, [k, v], &mut self.wide, fill);
         }
         Ok(())
     }
@@ -83,13 +87,10 @@ impl KvStore for StaticKv {
     fn rows(&self, id: KvId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
         let len = self.len(id)?;
         check_rows(&self.geometry, layer, &(0..len), len)?;
-        let floats: &[f32] = bytemuck::cast_slice(self.arena.as_slice());
         let rows = |part| {
             let first = self.start(id, layer, part);
-            Rows::Contiguous {
-                data: &floats[first..first + len * self.geometry.row_floats],
-                row: self.geometry.row_floats,
-            }
+            let bytes = &self.arena.as_slice()[first..first + len * self.geometry.row_bytes()];
+            Rows::contiguous(self.geometry.numbers, bytes, self.geometry.row_floats)
         };
         Ok((rows(0), rows(1)))
     }

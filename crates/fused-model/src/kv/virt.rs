@@ -6,7 +6,9 @@ use vattn::backend::Backend;
 use vattn::host::HostBackend;
 use vattn::{Config, Geometry, KvCache, SeqId};
 
-use super::{FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, Rows, Slots, check_cut, check_rows};
+use super::{
+    FillRow, KvError, KvGeometry, KvId, KvMemory, KvStore, KvType, Rows, Slots, check_cut, check_rows, fill_row,
+};
 
 /// Rows in a [`vattn::KvCache`], in the memory of the machine unless another backend is named.
 #[derive(Debug)]
@@ -15,12 +17,16 @@ pub struct VirtualKv<B: Backend = HostBackend> {
     pub(super) cache: KvCache<B>,
     pub(super) sequences: Slots<SeqId>,
     budget: usize,
+    /// Rows on their way to another type.
+    wide: Vec<f32>,
 }
 
 /// How the rows of one backend are reached; all else is the same for all.
 pub trait Place: Backend + Sized {
     /// What the store is called in reports.
     const NAME: &'static str;
+    /// Types that it keeps numbers in.
+    const NUMBERS: &'static [KvType] = &[KvType::F32];
 
     /// [`KvStore::write`], for rows that are known to exist.
     ///
@@ -72,7 +78,7 @@ impl VirtualKv {
 fn shape(geometry: &KvGeometry, frame_bytes: usize) -> Result<Geometry, KvError> {
     let shape = Geometry::builder()
         .layers(geometry.layers)
-        .row_bytes(geometry.row_floats * size_of::<f32>())
+        .row_bytes(geometry.row_bytes())
         .max_tokens(geometry.max_tokens)
         .max_sequences(geometry.max_sequences)
         .frame_bytes(frame_bytes)
@@ -80,23 +86,33 @@ fn shape(geometry: &KvGeometry, frame_bytes: usize) -> Result<Geometry, KvError>
     Ok(shape.map_err(vattn::Error::from)?)
 }
 
-impl<B: Backend> VirtualKv<B> {
+impl<B: Place> VirtualKv<B> {
     /// A store in the memory of `backend` and in frames of its size, which never exceeds `budget_bytes`.
     ///
     /// # Errors
-    /// [`KvError::Allocator`] when addresses cannot be had.
+    /// [`KvError::Numbers`] for numbers of a type that the backend does not keep; [`KvError::Allocator`] when addresses cannot
+    /// be had.
     pub fn with_backend(backend: B, geometry: &KvGeometry, budget_bytes: usize) -> Result<Self, KvError> {
+        if !B::NUMBERS.contains(&geometry.numbers) {
+            return Err(KvError::Numbers {
+                store: B::NAME,
+                numbers: geometry.numbers,
+            });
+        }
         let shape = shape(geometry, backend.caps().frame_bytes)?;
         let cache = KvCache::with_backend(backend, shape, Config::new(budget_bytes))?;
         Ok(Self::over(cache, geometry, budget_bytes))
     }
+}
 
+impl<B: Backend> VirtualKv<B> {
     fn over(cache: KvCache<B>, geometry: &KvGeometry, budget: usize) -> Self {
         Self {
             geometry: *geometry,
             cache,
             sequences: Slots::new(geometry.max_sequences),
             budget,
+            wide: Vec::new(),
         }
     }
 
@@ -108,6 +124,7 @@ impl<B: Backend> VirtualKv<B> {
 
 impl Place for HostBackend {
     const NAME: &'static str = "virtual";
+    const NUMBERS: &'static [KvType] = &[KvType::F32, KvType::F16];
 
     fn fill(
         store: &mut VirtualKv,
@@ -116,20 +133,16 @@ impl Place for HostBackend {
         tokens: Range<usize>,
         fill: &mut FillRow<'_>,
     ) -> Result<(), vattn::Error> {
-        let row = store.geometry.row_floats;
+        let row = store.geometry.row_bytes();
         let (k, v) = store.cache.rows_mut(seq, layer, tokens)?;
-        let (k, v): (&mut [f32], &mut [f32]) = (bytemuck::cast_slice_mut(k), bytemuck::cast_slice_mut(v));
         for (i, (k, v)) in k.chunks_exact_mut(row).zip(v.chunks_exact_mut(row)).enumerate() {
-            fill(i, k, v);
+            fill_row(store.geometry.numbers, i, [k, v], &mut store.wide, fill);
         }
         Ok(())
     }
 
     fn rows(store: &VirtualKv, seq: SeqId, layer: usize) -> Result<(Rows<'_>, Rows<'_>), KvError> {
-        let rows = |bytes| Rows::Contiguous {
-            data: bytemuck::cast_slice(bytes),
-            row: store.geometry.row_floats,
-        };
+        let rows = |bytes| Rows::contiguous(store.geometry.numbers, bytes, store.geometry.row_floats);
         Ok((rows(store.cache.k(seq, layer)?), rows(store.cache.v(seq, layer)?)))
     }
 }

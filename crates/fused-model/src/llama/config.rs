@@ -9,7 +9,7 @@ use super::rope::frequencies;
 use crate::attention::Heads;
 use crate::config::check_sizes;
 use crate::error::ModelError;
-use crate::kv::KvGeometry;
+use crate::kv::{KvGeometry, KvType};
 
 /// Shape and switches of a Llama-family model, with `config.json`'s names and every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,6 +216,7 @@ impl LlamaConfig {
         KvGeometry {
             layers: self.num_hidden_layers,
             row_floats: self.heads().kv_row(),
+            numbers: KvType::F32,
             max_tokens: self.max_position_embeddings,
             max_sequences,
         }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::{ops, rotary_emb};
 
 use super::{Files, LlamaConfig, Random, Source, rope};
 use crate::error::ModelError;
 use crate::kv::{KvGeometry, KvStore, Rows};
 use crate::model::{CausalLm, Chunk, Logits, Part, plan};
+use crate::reference::{by_head, causal, stored};
 
 #[derive(Debug, Clone)]
 struct Linear {
@@ -142,9 +143,7 @@ impl ReferenceLlama {
     /// Stores K and V of one sequence's normed rows `x (N, C)` and attends over all its rows: `(N, heads * head_dim)`.
     fn attend(&self, kv: &mut dyn KvStore, layer: usize, part: &Part, x: &Tensor) -> Result<Tensor, ModelError> {
         let (heads, block) = (self.config.heads(), &self.blocks[layer]);
-        let (d, len) = (heads.dim, part.start + part.rows);
-        // (tokens, heads * head_dim) to (heads, tokens, head_dim)
-        let by_head = |x: &Tensor, heads: usize| x.reshape(((), heads, d))?.transpose(0, 1)?.contiguous();
+        let len = part.start + part.rows;
         let (cos, sin) = self.angles(part)?;
         let turn =
             |x: &Tensor, heads: usize| rotary_emb::rope(&by_head(x, heads)?.unsqueeze(0)?, &cos, &sin)?.squeeze(0);
@@ -160,21 +159,12 @@ impl ReferenceLlama {
         let (k, v) = kv.rows(part.sequence, layer)?;
         // Each K and V head once for every query head that reads it.
         let stored = |rows: Rows<'_>| {
-            let rows: Vec<f32> = rows.iter().flatten().copied().collect();
-            let rows = by_head(&Tensor::from_vec(rows, (len, width), &Device::Cpu)?, heads.kv)?;
-            let group = heads.query / heads.kv;
+            let (rows, group) = (stored(rows, heads.kv)?, heads.query / heads.kv);
             rows.unsqueeze(1)?
-                .broadcast_as((heads.kv, group, len, d))?
-                .reshape((heads.query, len, d))
+                .broadcast_as((heads.kv, group, len, heads.dim))?
+                .reshape((heads.query, len, heads.dim))
         };
-        let (k, v) = (stored(k)?, stored(v)?);
-        let hidden: Vec<f32> = (part.start..len)
-            .flat_map(|at| (0..len).map(move |key| if key > at { f32::NEG_INFINITY } else { 0.0 }))
-            .collect();
-        let hidden = Tensor::from_vec(hidden, (part.rows, len), &Device::Cpu)?;
-        let scores = (q.matmul(&k.t()?)? / (d as f64).sqrt())?.broadcast_add(&hidden)?;
-        let out = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
-        Ok(out.transpose(0, 1)?.reshape((part.rows, heads.query_row()))?)
+        Ok(causal(&q, &stored(k)?, &stored(v)?)?)
     }
 
     /// Cosines and sines of a part's positions, `(N, head_dim / 2)` each.

@@ -36,7 +36,7 @@ fn check(params: &Params, mode: &str) {
             for layer in 0..params.config().n_layer {
                 let (k, v) = kv.rows(b, layer).unwrap();
                 for (side, want) in [(vattn::Side::K, k), (vattn::Side::V, v)] {
-                    let want: Vec<f32> = want.iter().flatten().copied().collect();
+                    let want = want.to_vec();
                     let got = rows.read(a, layer, side, 0..len).unwrap();
                     assert_close(&got, &want, &format!("{mode} rows {side:?} of layer {layer}"));
                 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, MAX_LOGPROBS, Request, Sampling};
-use fused_model::kv::{KvError, KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvError, KvGeometry, KvStore, KvType, PagedKv, StaticKv, VirtualKv};
 use fused_model::{CausalLm, Gpt2, Gpt2Config, Logits, ModelError, Options, Params, generate};
 use patchtok::PatchTokenizer;
 use proptest::prelude::*;
@@ -65,10 +65,12 @@ fn any_scenario() -> impl Strategy<Value = Scenario> {
     ];
     let swap_bytes = prop::sample::select(vec![0usize, 500, 1 << 20]);
     let limits = (1usize..6, 1usize..20, 0usize..4, swap_bytes);
+    let store = (store, prop::sample::select(vec![KvType::F32, KvType::F16]));
     let fails_in = prop_oneof![4 => Just(None), 1 => (0usize..20).prop_map(Some)];
     (store, limits, fails_in, prop::collection::vec(arrival(), 1..9)).prop_map(
-        |(store, (max_batch, prompt_chunk, kept_prefixes, swap_bytes), fails_in, arrivals)| Scenario {
+        |((store, numbers), (max_batch, prompt_chunk, kept_prefixes, swap_bytes), fails_in, arrivals)| Scenario {
             store,
+            numbers,
             max_batch,
             prompt_chunk,
             kept_prefixes,
@@ -104,6 +106,7 @@ fn requests(count: usize, prompt: usize, max_tokens: usize) -> Vec<Arrival> {
 fn a_full_store_puts_the_youngest_back_and_loses_nothing() {
     let scenario = Scenario {
         store: Store::Paged(2),
+        numbers: KvType::F32,
         max_batch: 4,
         prompt_chunk: 8,
         kept_prefixes: 0,
@@ -146,6 +149,7 @@ fn requests_that_begin_alike_share_rows() {
         }
         let scenario = Scenario {
             store,
+            numbers: KvType::F32,
             max_batch: 2,
             prompt_chunk: 8,
             kept_prefixes: 2,
@@ -473,8 +477,12 @@ fn a_replay_follows_the_reply_and_refusals_come_before_anything_runs() {
 }
 
 /// Most likely tokens one after another in the plainest way: one sequence, the whole prompt, no engine.
-fn plain_greedy(model: &mut Gpt2, prompt: &[u32], max_tokens: usize) -> Vec<u32> {
-    let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
+fn plain_greedy(model: &mut Gpt2, numbers: KvType, prompt: &[u32], max_tokens: usize) -> Vec<u32> {
+    let geometry = KvGeometry {
+        numbers,
+        ..model.kv_geometry(1)
+    };
+    let mut kv = StaticKv::new(&geometry).unwrap();
     let sequence = kv.open().unwrap();
     let mut next = prompt.to_vec();
     let mut output = Vec::new();
@@ -495,10 +503,11 @@ proptest! {
     fn gpt2_gives_the_same_tokens_in_any_company(
         lengths in prop::collection::vec((1usize..24, 1usize..16), 1..6),
         kind in 0usize..3,
+        numbers in prop::sample::select(vec![KvType::F32, KvType::F16]),
         (max_batch, prompt_chunk, kept_prefixes) in (1usize..5, 1usize..16, 0usize..3),
     ) {
         let mut model = Gpt2::new(&Params::random(Gpt2Config::new(50, 64, 32, 2, 2), 3), Options::default()).unwrap();
-        let geometry = model.kv_geometry(max_batch + kept_prefixes);
+        let geometry = KvGeometry { numbers, ..model.kv_geometry(max_batch + kept_prefixes) };
         let mut kv: Box<dyn KvStore> = match kind {
             0 => Box::new(StaticKv::new(&geometry).unwrap()),
             1 => Box::new(PagedKv::with_budget(&geometry, 64 * geometry.token_bytes()).unwrap()),
@@ -507,7 +516,7 @@ proptest! {
         };
         let prompts: Vec<Vec<u32>> = lengths.iter().map(|&(length, _)| (0..length as u32).map(|t| t * 7 % 50).collect()).collect();
         let want: Vec<Vec<u32>> = prompts.iter().zip(&lengths)
-            .map(|(prompt, &(_, max_tokens))| plain_greedy(&mut model, prompt, max_tokens))
+            .map(|(prompt, &(_, max_tokens))| plain_greedy(&mut model, numbers, prompt, max_tokens))
             .collect();
         let config = EngineConfig { max_batch, prompt_chunk, kept_prefixes, ..EngineConfig::default() };
         let mut engine = Engine::new(&mut model, kv.as_mut(), config).unwrap();

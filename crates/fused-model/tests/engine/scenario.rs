@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fused_model::engine::{Engine, EngineConfig, EngineStats, Event, Finish, Reply, Request, RequestId, Sampling};
-use fused_model::kv::{KvStore, PagedKv, StaticKv};
+use fused_model::kv::{KvGeometry, KvStore, KvType, PagedKv, StaticKv};
 use fused_model::{CausalLm, generate};
 
 use crate::toy::ToyLm;
@@ -40,6 +40,7 @@ pub(crate) struct Arrival {
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) store: Store,
+    pub(crate) numbers: KvType,
     pub(crate) max_batch: usize,
     pub(crate) prompt_chunk: usize,
     pub(crate) kept_prefixes: usize,
@@ -48,8 +49,11 @@ pub(crate) struct Scenario {
     pub(crate) arrivals: Vec<Arrival>,
 }
 
-pub(crate) fn open(store: Store, model: &ToyLm, sequences: usize) -> Box<dyn KvStore> {
-    let geometry = model.kv_geometry(sequences);
+pub(crate) fn open(store: Store, numbers: KvType, model: &ToyLm, sequences: usize) -> Box<dyn KvStore> {
+    let geometry = KvGeometry {
+        numbers,
+        ..model.kv_geometry(sequences)
+    };
     match store {
         Store::Static => Box::new(StaticKv::new(&geometry).unwrap()),
         Store::Paged(times) => {
@@ -67,7 +71,8 @@ pub(crate) fn check(scenario: &Scenario) -> EngineStats {
     let mut model = ToyLm::new(VOCAB, CONTEXT);
     model.fails_in = scenario.fails_in;
     let oracle = model.clone();
-    let mut kv = open(scenario.store, &model, scenario.max_batch + scenario.kept_prefixes);
+    let sequences = scenario.max_batch + scenario.kept_prefixes;
+    let mut kv = open(scenario.store, scenario.numbers, &model, sequences);
     let (free, physical) = (kv.free_bytes(), kv.memory().physical_bytes);
     let config = EngineConfig {
         max_batch: scenario.max_batch,
@@ -195,7 +200,7 @@ fn alone(model: &ToyLm, request: &Request, sample: usize) -> Vec<u32> {
         Reply::Sampled(Sampling::GREEDY) => model.greedy(&request.prompt, request.max_tokens, &request.stop_ids),
         Reply::Sampled(_) => {
             let mut model = ToyLm::new(model.vocab, model.context);
-            let mut kv = open(Store::Static, &model, request.samples);
+            let mut kv = open(Store::Static, KvType::F32, &model, request.samples);
             let request = Request {
                 deadline: None,
                 ..request.clone()

@@ -1,7 +1,7 @@
 //! A model whose next token depends on every row it finds in the store, at no cost: a row that is lost, stale, another
 //! sequence's or at another position changes the output.
 
-use fused_model::kv::{KvGeometry, KvStore};
+use fused_model::kv::{KvGeometry, KvStore, KvType};
 use fused_model::{CausalLm, Chunk, Logits, ModelError, argmax};
 
 const LAYERS: usize = 2;
@@ -24,7 +24,7 @@ fn mix(hash: u64, value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The K (0) or V (1) row of a token in a layer.
+/// The K (0) or V (1) row of a token in a layer: small whole numbers, the same in every type of a store.
 fn row(layer: usize, part: usize, token: u32, position: usize) -> [f32; ROW] {
     [token as f32, position as f32, layer as f32, part as f32]
 }
@@ -77,7 +77,7 @@ impl ToyLm {
         for layer in 0..LAYERS {
             let (k, v) = kv.rows(chunk.sequence, layer)?;
             for rows in [k, v] {
-                for value in rows.iter().flatten().take(len * ROW) {
+                for value in &rows.to_vec()[..len * ROW] {
                     hash = mix(hash, u64::from(value.to_bits()));
                 }
             }
@@ -99,6 +99,7 @@ impl CausalLm for ToyLm {
         KvGeometry {
             layers: LAYERS,
             row_floats: ROW,
+            numbers: KvType::F32,
             max_tokens: self.context,
             max_sequences,
         }
