@@ -77,10 +77,11 @@ pub(crate) fn figures(corpus: Result<PathBuf, String>, rounds: usize, printer: &
         Goal::AtMost(MEGABYTES),
     ))?;
     let bounded = run(&corpus, Some(LIMIT))?;
-    printer.print(Figure::new(
+    printer.print(Figure::goal(
         format!("{name}, counts bounded to {} MB: peak memory", LIMIT / 1_000_000),
         bounded.peak_bytes as f64 / 1e6,
         "MB",
+        Goal::AtMost(LIMIT as f64 / 1e6),
     ))?;
     Ok(())
 }

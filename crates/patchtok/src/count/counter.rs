@@ -18,8 +18,8 @@ use crate::{Corpus, Error, PatchTokenizer, Result};
 /// Tables, each with the chunks of some hashes, so that all threads can add at a time.
 const TABLES: usize = 16;
 
-/// Memory of counting beside the tables: the base, batches on their way, a file that is written.
-/// Measured, see docs/optimizations.md.
+/// Memory that is left for what is beside the tables: the base, batches on their way, a file that is
+/// written. `docs/counts.md` has what was measured.
 const FIXED_MEMORY: u64 = 100 << 20;
 
 /// Records and bytes that are counted at a time, while the next ones are read.
