@@ -214,7 +214,7 @@ fn start(ends: &[usize], at: usize) -> usize {
 
 /// Adds counts files together. Any tree of merges over the same files gives the same rows.
 ///
-/// Memory: an open file and about 3 MB for each file; for hundreds of files, merge in a tree.
+/// Memory: an open file and about 6 MB for each file; for hundreds of files, merge in a tree.
 ///
 /// # Errors
 /// Those of [`PatchTokenizer::check_patchable`]; [`Error::Io`]; [`Error::Parquet`] for a file that is

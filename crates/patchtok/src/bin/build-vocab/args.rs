@@ -306,8 +306,9 @@ pub(crate) enum Segmentation {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Memory {
-    /// Memory to plan with: 2G, 512M; counts that do not fit go to files, and if the distinct chunks
-    /// are too many, a sample of them is used and its error reported [default: no limit]
+    /// Memory to plan with: 2G, 512M, for building at least 201M; counts that do not fit go to files,
+    /// and if the distinct chunks are too many, a sample of them is used and its error reported
+    /// [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
 }
