@@ -2,40 +2,21 @@
 //! change compares with the run before it on the same machine; how the crate compares with others is
 //! measured by `cargo run --release -p patchtok-rivals`.
 
+mod demo;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use patchtok::{ChunkCounter, Corpus, PatchTokenizer, VocabBuilder};
 
+use demo::{documents, gpt2};
+
 /// Text to encode, and to build from.
 const ENCODED: usize = 100_000;
 const LEARNT: usize = 1_000_000;
 
 const SWAPS: usize = 2000;
-
-fn path(of: &str) -> String {
-    format!("{}/{of}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn gpt2() -> PatchTokenizer {
-    PatchTokenizer::from_file(path("data/gpt2/tokenizer.json")).expect("the tokenizer is in the repository")
-}
-
-/// The first `bytes` of one of the demo's corpora, about, as documents.
-fn documents(name: &str, bytes: usize) -> Vec<String> {
-    let corpus = Corpus::open(path(&format!("../bench/demo/corpus/{name}.jsonl.gz")));
-    let corpus = corpus.expect("the corpus is in the repository");
-    let mut left = bytes;
-    let texts = corpus.documents().map(|text| text.expect("the corpus is good"));
-    texts
-        .take_while(|text| {
-            let is_left = left > 0;
-            left = left.saturating_sub(text.len());
-            is_left
-        })
-        .collect()
-}
 
 fn patched() -> PatchTokenizer {
     let corpus = Corpus::from_texts(documents("manual-train", LEARNT));
