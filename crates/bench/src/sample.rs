@@ -9,6 +9,7 @@ use crate::ablate;
 use crate::ablate::assemble::{self as ablation, Guarded};
 use crate::ablate::frontier::{FrontierData, Method, PointData};
 use crate::ablate::guard::{Adopted, Said, Scored};
+use crate::ablate::kv::{DepthData, FrameData};
 use crate::ablate::report::{AblationInputs, AblationReport, StageInput};
 use crate::ablate::stages::Stage;
 use crate::arms::{ARMS, Arm, FUSED, KvChoice, NORMAL, TokenizerChoice};
@@ -528,6 +529,25 @@ pub(crate) fn ablation_report() -> AblationReport {
         quality: ablation::guard(guarded, 1),
         frontier: ablation::frontier(&frontier(&mut rng), 1),
         factorial: Some(ablation::factorial(&serving(&mut rng), 1)),
+        frames: ablation::frames(&[12, 14, 18].map(|shift| FrameData {
+            frame: 1 << shift,
+            physical: (9 << 20) + (24 << shift),
+            used: 9 << 20,
+        })),
+        depths: ablation::depths(
+            &[KvChoice::Static, KvChoice::Virtual].map(|kv_store| DepthData {
+                kv_store,
+                rounds: (0..ROUNDS)
+                    .map(|_| {
+                        (1..=15)
+                            .map(|bin| noisy(&mut rng, 2e-3 + 1e-4 * f64::from(bin), 0.02))
+                            .collect()
+                    })
+                    .collect(),
+            }),
+            512,
+            1,
+        ),
         not_measured: not_measured(),
     }
 }

@@ -98,6 +98,14 @@ fn stages_swaps_and_stores_are_measured_and_every_field_is_documented() {
     );
     assert_eq!(report["factorial"]["arms"].as_array().map(Vec::len), Some(6));
 
+    let shares = report["frames"].as_array().expect("frames").iter();
+    let shares: Vec<f64> = shares.filter_map(|of| of["waste_share"]["value"].as_f64()).collect();
+    assert!(shares.len() == 5 && shares.is_sorted(), "{shares:?}");
+    for of in report["depths"].as_array().expect("depths") {
+        // A context of 128 tokens, of which 16 are the prompt.
+        assert_eq!(of["depth"], serde_json::json!([48, 80, 112]), "{of}");
+    }
+
     for file in [
         "ablation_results.json",
         "report.html",

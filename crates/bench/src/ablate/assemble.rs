@@ -2,8 +2,10 @@
 
 use super::frontier::{FrontierData, PointData};
 use super::guard::{Adopted, Said, Scored, beginning_of, end_of};
+use super::kv::{BIN, DepthData, FrameData};
 use super::report::{
-    Adoption, Factorial, FrontierPoint, GuardClaim, GuardOn, QualityGuard, Sample, SampleText, StageInput, StageQuality,
+    Adoption, DepthReport, Factorial, FrameReport, FrontierPoint, GuardClaim, GuardOn, QualityGuard, Sample,
+    SampleText, StageInput, StageQuality,
 };
 use super::stages::Stage;
 use crate::arms::{ARMS, KvChoice};
@@ -204,6 +206,37 @@ pub(crate) fn factorial(data: &ServingData, seed: u64) -> Factorial {
     }
 }
 
+/// Memory by the size of frames.
+pub(crate) fn frames(data: &[FrameData]) -> Vec<FrameReport> {
+    let bytes = |value: usize| Figure::measured(value as f64, Unit::Bytes);
+    data.iter()
+        .map(|of| FrameReport {
+            frame: Figure::computed(of.frame as f64, Unit::Bytes),
+            physical: bytes(of.physical),
+            used: bytes(of.used),
+            waste_share: Figure::measured(100.0 * (1.0 - of.used as f64 / of.physical as f64), Unit::Percent),
+        })
+        .collect()
+}
+
+/// Times of steps; the last bin of steps ends at the `context`.
+pub(crate) fn depths(data: &[DepthData], context: usize, seed: u64) -> Vec<DepthReport> {
+    let report = |of: &DepthData| {
+        let (rounds, bins) = (of.rounds.len(), of.rounds.iter().map(Vec::len).min().unwrap_or(0));
+        let step = |bin: usize| {
+            let middle = |drawn: &[usize]| median(&drawn.iter().map(|&r| 1e3 * of.rounds[r][bin]).collect::<Vec<_>>());
+            let value = middle(&(0..rounds).collect::<Vec<_>>());
+            Figure::measured(value, Unit::Milliseconds).with_interval(bootstrap_rounds(rounds, seed, middle), rounds)
+        };
+        DepthReport {
+            kv_store: of.kv_store,
+            depth: (0..bins).map(|bin| context - BIN * (bins - bin) + BIN / 2).collect(),
+            step: (0..bins).map(step).collect(),
+        }
+    };
+    data.iter().map(report).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,5 +301,15 @@ mod tests {
         let [paged, virtual_] =
             [&factorial.paged_store, &factorial.virtual_store].map(|of| of.kv_memory.both.figure.value);
         assert!(virtual_ < paged, "{virtual_} {paged}");
+    }
+
+    #[test]
+    fn frames_and_depths_are_as_measured() {
+        let report = sample::ablation_report();
+        let shares: Vec<f64> = report.frames.iter().map(|of| of.waste_share.value).collect();
+        assert!(shares.is_sorted() && (shares[2] - 40.0).abs() < 1e-9, "{shares:?}");
+        let of = &report.depths[0];
+        assert_eq!((of.depth[0], of.depth[14], of.step.len()), (48, 496, 15));
+        assert!((of.step[14].value - 3.5).abs() < 0.1 && of.step[14].ci95.is_some());
     }
 }

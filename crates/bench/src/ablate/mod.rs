@@ -3,11 +3,12 @@
 //! The *quality guard*: bits per byte of the base model, of the base after the same tuning, of the adapted model before
 //! tuning and after it, on the same documents; how often it says new tokens; and what it says. The *frontier*: bits per
 //! byte, tokens per byte and speed by the number of swaps, with AdaptiVocab's released method beside them. The *factorial*:
-//! tokenizer × KV store, which gives what.
+//! tokenizer × KV store, which gives what. And the stores from close by: memory by the size of a frame, time by depth.
 
 pub(crate) mod assemble;
 pub(crate) mod frontier;
 pub(crate) mod guard;
+pub(crate) mod kv;
 pub mod report;
 pub mod stages;
 pub mod table;
@@ -19,7 +20,7 @@ use crate::environment::Start;
 use crate::error::BenchError;
 use crate::html;
 use crate::inputs::HeldOut;
-use crate::measure::serving::{self, Settings};
+use crate::measure::serving::{self, FRAME_BYTES, Settings};
 use crate::output::{self, Output};
 use crate::plots::single;
 use crate::report::NotMeasured;
@@ -104,7 +105,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     let factorial = match models.patched() {
         Some(patched) => {
             let subjects = [models.base(), patched];
-            let settings = Settings::whole(subjects, BATCH.min(texts.len()), args.rounds);
+            let settings = Settings::whole(subjects, FRAME_BYTES, BATCH.min(texts.len()), args.rounds);
             Some(assemble::factorial(
                 &serving::measure(subjects, &texts, settings)?,
                 seed,
@@ -112,6 +113,10 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
         }
         None => None,
     };
+
+    // Of the base, so that there is always something to show.
+    let frames = kv::by_frame(models.base(), &texts[..texts.len().min(BATCH)])?;
+    let depths = kv::by_depth(models.base(), pages, args.rounds)?;
 
     let guarded = Guarded {
         stages: stage_inputs(&models),
@@ -128,6 +133,8 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
         not_measured: not_measured(&models, &corpora, factorial.is_some()),
         frontier,
         factorial,
+        frames: assemble::frames(&frames),
+        depths: assemble::depths(&depths, models.base().params().config().n_positions, seed),
     };
     let figures = single::ablated(&report)?;
     let mut files = vec![

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::frontier::Method;
 use super::stages::Stage;
+use crate::arms::KvChoice;
 use crate::environment::Environment;
 use crate::report::{ArmReport, Change, CorpusInput, Figure, Interaction, ModelShape, NotMeasured};
 
@@ -26,6 +27,10 @@ pub struct AblationReport {
     pub frontier: Vec<FrontierPoint>,
     /// Tokenizer × KV store; absent without an adapted model.
     pub factorial: Option<Factorial>,
+    /// KV memory of a batch of the base model by the size of the virtual store's frames.
+    pub frames: Vec<FrameReport>,
+    /// What a step of the base model costs as sequences grow, by KV store.
+    pub depths: Vec<DepthReport>,
     /// What this run says nothing about.
     pub not_measured: Vec<NotMeasured>,
 }
@@ -181,4 +186,28 @@ pub struct Factorial {
     pub virtual_store: Interaction,
     /// Against the static store: the paged one.
     pub paged_store: Interaction,
+}
+
+/// Memory of a batch at the step where it was largest, with frames of one size.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct FrameReport {
+    /// Size of a frame.
+    pub frame: Figure,
+    /// Physical memory, as the operating system counts it.
+    pub physical: Figure,
+    /// Bytes that hold K and V rows.
+    pub used: Figure,
+    /// What is left of the physical memory, in per cent of it.
+    pub waste_share: Figure,
+}
+
+/// Steps of a few sequences that grow together to the model's context, with one KV store.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DepthReport {
+    /// Which store.
+    pub kv_store: KvChoice,
+    /// Tokens of each sequence in the middle of each 32 steps.
+    pub depth: Vec<usize>,
+    /// Time of a step there; median of rounds.
+    pub step: Vec<Figure>,
 }

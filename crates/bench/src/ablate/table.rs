@@ -19,6 +19,7 @@ pub fn render(report: &AblationReport) -> String {
         ]
         .concat()
     }));
+    sections.push(frames(report));
     sections.extend(samples(&report.quality));
     if !report.not_measured.is_empty() {
         let missing = report
@@ -153,6 +154,20 @@ fn effects(store: &str, interaction: &Interaction) -> Vec<String> {
         row("both", &speed.both, &memory.both),
         row("beyond the product of the two", &speed.interaction, &memory.interaction),
     ]
+}
+
+fn frames(report: &AblationReport) -> Vec<String> {
+    let row = |of: &super::report::FrameReport| {
+        format!(
+            "  {:>10} KiB {:>14} MiB {:>14} %",
+            number(of.frame.value / 1024.0, 0),
+            number(of.physical.value / f64::from(1 << 20), 2),
+            number(of.waste_share.value, 1)
+        )
+    };
+    let title =
+        "peak KV memory of a batch of the base model, and what of it holds no rows, by the size of a frame".to_owned();
+    std::iter::once(title).chain(report.frames.iter().map(row)).collect()
 }
 
 fn samples(quality: &QualityGuard) -> Vec<Vec<String>> {

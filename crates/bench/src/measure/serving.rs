@@ -107,14 +107,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// With as much memory for the virtual store as the static one takes.
-    pub fn whole(subjects: [&Subject; 2], batch: usize, rounds: usize) -> Self {
+    /// With as much memory for the virtual store, in frames of `frame` bytes, as the static one takes.
+    pub fn whole(subjects: [&Subject; 2], frame: usize, batch: usize, rounds: usize) -> Self {
         let whole = subjects.map(|subject| {
             let geometry = subject.model.config().kv_geometry(batch);
             // Whole frames for every row run, so that a store with this budget can be filled.
             let runs = geometry.max_sequences * 2 * geometry.layers;
             runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
-                .next_multiple_of(FRAME_BYTES)
+                .next_multiple_of(frame)
         });
         Self {
             batch,

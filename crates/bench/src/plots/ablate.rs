@@ -2,16 +2,17 @@
 
 use plotters::style::RGBColor;
 
-use super::panel::{self, Bar, ChangeRow, Head, Mark};
+use super::panel::{self, Bar, ChangeRow, Head, Line, Mark};
 use super::single::{Single, single};
 use super::{PlotError, bar, change_row, number, palette};
 use crate::ablate::frontier::Method;
 use crate::ablate::report::{AblationReport, Adoption, FrontierPoint, GuardOn};
 use crate::ablate::stages::Stage;
+use crate::arms::KvChoice;
 use crate::report::{Change, Effects, Figure, Interaction};
 
 /// Names of all figures, in order; those without data are left out of a run.
-pub const ABLATED: [&str; 7] = [
+pub const ABLATED: [&str; 9] = [
     "quality_domain",
     "quality_outside",
     "adoption",
@@ -19,6 +20,8 @@ pub const ABLATED: [&str; 7] = [
     "frontier_speed",
     "factorial_speed",
     "factorial_memory",
+    "kv_waste_by_frame",
+    "step_by_depth",
 ];
 
 pub(super) fn figures(report: &AblationReport) -> Result<Vec<Single>, PlotError> {
@@ -54,6 +57,8 @@ pub(super) fn figures(report: &AblationReport) -> Result<Vec<Single>, PlotError>
             |store| &store.kv_memory,
         )?);
     }
+    figures.push(waste(report)?);
+    figures.push(depth(report)?);
     Ok(figures)
 }
 
@@ -179,6 +184,69 @@ fn frontier_speed(points: &[FrontierPoint]) -> Result<Single, PlotError> {
         "Reply bytes per second against tokens per byte by number of swaps",
         |canvas, frame| {
             panel::scatter(canvas, frame, &head, "tokens per byte of text, less is better", &marks);
+        },
+    )
+}
+
+fn waste(report: &AblationReport) -> Result<Single, PlotError> {
+    let bars: Vec<Bar> = report
+        .frames
+        .iter()
+        .map(|of| {
+            let label = format!(
+                "{} KiB\n{} MiB",
+                number(of.frame.value / 1024.0, 0),
+                number(of.physical.value / f64::from(1 << 20), 1)
+            );
+            bar(
+                label,
+                of.waste_share.value,
+                number(of.waste_share.value, 1),
+                palette::FUSED,
+            )
+        })
+        .collect();
+    let head = Head::new(
+        "KV memory without rows by size of frame",
+        "% of the physical memory at a batch's peak; below: frame, memory",
+    );
+    single(
+        ABLATED[7],
+        "Share of KV memory that holds no rows, by size of a frame",
+        |canvas, frame| {
+            panel::columns(canvas, frame, &head, &bars);
+        },
+    )
+}
+
+fn depth(report: &AblationReport) -> Result<Single, PlotError> {
+    let lines: Vec<Line> = report
+        .depths
+        .iter()
+        .map(|of| {
+            let values = of.step.iter().map(|step| step.value);
+            Line {
+                label: of.kv_store.word().to_owned(),
+                points: of.depth.iter().map(|&depth| depth as f64).zip(values).collect(),
+                color: match of.kv_store {
+                    KvChoice::Static => palette::NORMAL,
+                    KvChoice::Paged => palette::server(2),
+                    KvChoice::Virtual => palette::FUSED,
+                },
+                width: 4,
+                dots: 5,
+            }
+        })
+        .collect();
+    let head = Head::new(
+        "Time of a step by depth",
+        "ms for a token of each of 4 sequences, base model",
+    );
+    single(
+        ABLATED[8],
+        "Time of a decoding step as sequences grow, by KV store",
+        |canvas, frame| {
+            panel::lines(canvas, frame, &head, "tokens in each sequence", &lines);
         },
     )
 }

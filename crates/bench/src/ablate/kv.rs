@@ -1,0 +1,134 @@
+//! KV stores from close by: what the size of a frame costs in memory, and what a step costs as sequences grow.
+
+use std::time::Instant;
+
+use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::{Event, ModelError, Request, generate};
+
+use crate::arms::KvChoice;
+use crate::error::BenchError;
+use crate::inputs::Subject;
+use crate::interrupt;
+use crate::measure::serving::{FRAME_BYTES, Settings};
+use crate::progress;
+use crate::workload::{Pages, Text};
+
+/// Sizes of a frame that are tried, in bytes: from the system's page to a huge page, which is what a GPU maps.
+const FRAMES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 2 << 20];
+/// Sequences that grow together.
+const GROWING: usize = 4;
+/// Tokens that they begin with.
+const FIRST_TOKENS: usize = 16;
+/// Steps whose times are taken together.
+pub(crate) const BIN: usize = 32;
+
+/// Memory of a batch at its peak with one size of frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameData {
+    pub(crate) frame: usize,
+    pub(crate) physical: usize,
+    pub(crate) used: usize,
+}
+
+/// Steps of sequences that grow together from a few tokens to the model's context.
+#[derive(Debug, Clone)]
+pub(crate) struct DepthData {
+    pub(crate) kv_store: KvChoice,
+    /// Mean seconds of a step in each [`BIN`] of steps, by round.
+    pub(crate) rounds: Vec<Vec<f64>>,
+}
+
+/// One batch through virtual stores that differ in the size of their frames.
+pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameData>, BenchError> {
+    let geometry = subject.model.config().kv_geometry(texts.len());
+    let encode = |text: &Text| {
+        let [prompt, reply] = [&text.prompt, &text.reply].map(|part| subject.tokenizer.encode(part));
+        Request::replay(prompt, reply)
+    };
+    let requests: Vec<Request> = texts.iter().map(encode).collect();
+    let of_frame = |frame| {
+        interrupt::check()?;
+        let budget = Settings::whole([subject; 2], frame, texts.len(), 1).kv_budget;
+        let mut store = VirtualKv::new(&geometry, frame, budget).map_err(ModelError::from)?;
+        let mut peak = FrameData {
+            frame,
+            physical: 0,
+            used: 0,
+        };
+        let mut model = subject.model.clone();
+        generate(&mut model, &mut store, &requests, requests.len(), &mut |event| {
+            if let Event::Step { memory, .. } = event
+                && (memory.physical_bytes, memory.used_bytes) > (peak.physical, peak.used)
+            {
+                (peak.physical, peak.used) = (memory.physical_bytes, memory.used_bytes);
+            }
+        })?;
+        Ok(peak)
+    };
+    FRAMES.into_iter().map(of_frame).collect()
+}
+
+/// Times of steps by depth with every store, which take turns in an order that is reversed every other round, after one round
+/// that is not counted.
+pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Result<Vec<DepthData>, BenchError> {
+    let stores = [KvChoice::Static, KvChoice::Paged, KvChoice::Virtual];
+    let stage = progress::Stage::new("steps by depth", (rounds + 1) * stores.len());
+    let context = subject.model.config().n_positions;
+    // One long text, from which every sequence takes its own part.
+    let ids: Vec<u32> = pages
+        .texts
+        .iter()
+        .flat_map(|page| subject.tokenizer.encode(page))
+        .collect();
+    let part = |i: usize| -> Vec<u32> { ids.iter().copied().cycle().skip(i * context).take(context).collect() };
+    let requests: Vec<Request> = (0..GROWING)
+        .map(|i| {
+            let mut ids = part(i);
+            let reply = ids.split_off(FIRST_TOKENS.min(context / 2));
+            Request::replay(ids, reply)
+        })
+        .collect();
+    let mut data = stores.map(|kv_store| DepthData {
+        kv_store,
+        rounds: Vec::new(),
+    });
+    for round in 0..=rounds {
+        for place in 0..stores.len() {
+            interrupt::check()?;
+            let index = match round % 2 {
+                0 => place,
+                _ => stores.len() - 1 - place,
+            };
+            let seconds = grow(subject, stores[index], &requests)?;
+            if round > 0 {
+                data[index].rounds.push(seconds);
+            }
+            stage.step();
+        }
+    }
+    Ok(data.into())
+}
+
+fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<Vec<f64>, BenchError> {
+    let geometry = &subject.model.config().kv_geometry(requests.len());
+    let budget = Settings::whole([subject; 2], FRAME_BYTES, requests.len(), 1).kv_budget;
+    let store: Result<Box<dyn KvStore>, _> = match kv_store {
+        KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
+        KvChoice::Paged => PagedKv::new(geometry).map(|kv| Box::new(kv) as _),
+        KvChoice::Virtual => VirtualKv::new(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
+    };
+    let mut store = store.map_err(ModelError::from)?;
+    let mut model = subject.model.clone();
+    let (mut last, mut steps) = (Instant::now(), Vec::new());
+    generate(&mut model, store.as_mut(), requests, requests.len(), &mut |event| {
+        if let Event::Step { .. } = event {
+            let now = Instant::now();
+            steps.push(now.duration_since(last).as_secs_f64());
+            last = now;
+        }
+    })?;
+    // The steps that read the prompts come first and are not whole bins.
+    let whole = steps.len() - steps.len() % BIN;
+    let bins = steps[steps.len() - whole..].chunks(BIN);
+    Ok(bins.map(crate::stats::mean).collect())
+}
