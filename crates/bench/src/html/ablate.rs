@@ -2,6 +2,7 @@
 
 use super::{PER_MIB, Page, escape, verdict};
 use crate::ablate::report::{AblationReport, Factorial, GuardOn, QualityGuard};
+use crate::ablate::stages::Stage;
 use crate::ablate::table::holds;
 use crate::arms::ARMS;
 use crate::error::BenchError;
@@ -120,8 +121,10 @@ fn stages(page: &mut Page, heading: &str, on: &GuardOn) {
                 escape(quality.stage.words()),
                 bits.map_or_else(|| "not measured".to_owned(), |bits| with_interval(bits, 4)),
             ];
-            row.extend(cells(&quality.vs_base));
-            row.extend(cells(&quality.vs_base_tuned));
+            // A stage is not compared with itself.
+            let against = |stage, change| cells(if quality.stage == stage { &None } else { change });
+            row.extend(against(Stage::Base, &quality.vs_base));
+            row.extend(against(Stage::BaseTuned, &quality.vs_base_tuned));
             row
         }),
     );
