@@ -109,14 +109,29 @@ pub(crate) struct Part {
     pub(crate) start: usize,
 }
 
+/// The sequences of a pass, in memory that the next pass uses again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Batch {
+    parts: Vec<Part>,
+    lengths: Vec<(KvId, usize)>,
+}
+
+impl std::ops::Deref for Batch {
+    type Target = [Part];
+
+    fn deref(&self) -> &[Part] {
+        &self.parts
+    }
+}
+
 /// Checks the chunks against the model and the store, grows the store, and says which rows are whose in `parts`.
 pub(crate) fn plan(
-    parts: &mut Vec<Part>,
+    Batch { parts, lengths }: &mut Batch,
     model: &dyn CausalLm,
     kv: &mut dyn KvStore,
     chunks: &[Chunk<'_>],
 ) -> Result<(), ModelError> {
-    parts.clear();
+    (parts.clear(), lengths.clear());
     let (shape, want) = (*kv.geometry(), model.kv_geometry(1));
     if shape.layers != want.layers || shape.row_floats != want.row_floats {
         return Err(ModelError::Mismatch(format!(
@@ -137,6 +152,7 @@ pub(crate) fn plan(
             )));
         }
         check_ids(chunk.ids, model.vocab_size())?;
+        lengths.push((chunk.sequence, len));
         parts.push(Part {
             sequence: chunk.sequence,
             row,
@@ -148,11 +164,7 @@ pub(crate) fn plan(
     if parts.is_empty() {
         return Err(ModelError::Request("no chunks to run".into()));
     }
-    let lengths: Vec<_> = parts
-        .iter()
-        .map(|part| (part.sequence, part.start + part.rows))
-        .collect();
-    Ok(kv.grow(&lengths)?)
+    Ok(kv.grow(lengths)?)
 }
 
 /// Moves the last row of each part to the front of `x (N, width)` and drops the others.

@@ -23,7 +23,7 @@ use self::kernels::{Bias, ENTRY, Into, Kernels, Matrix, Norm};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::kv::{CudaKv, KvError, KvGeometry, KvStore};
-use crate::model::{CausalLm, Chunk, Logits, Part, plan};
+use crate::model::{Batch, CausalLm, Chunk, Logits, Part, plan};
 use crate::params::Params;
 
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, ValidAsZeroBits};
@@ -98,7 +98,7 @@ pub struct CudaGpt2 {
     work: Work,
     weights: Weights,
     kernels: Kernels,
-    parts: Vec<Part>,
+    parts: Batch,
     logits: Vec<f32>,
 }
 
@@ -130,7 +130,7 @@ impl CudaGpt2 {
             work,
             weights,
             kernels,
-            parts: Vec::new(),
+            parts: Batch::default(),
             logits: Vec::new(),
         })
     }

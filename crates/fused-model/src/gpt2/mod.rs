@@ -11,7 +11,7 @@ use crate::error::ModelError;
 use crate::kernels::layer_norm;
 use crate::kv::{KvGeometry, KvStore};
 use crate::linear::{Linear, Scratch, Then};
-use crate::model::{CausalLm, Chunk, Logits, Options, Part, keep_last, plan};
+use crate::model::{Batch, CausalLm, Chunk, Logits, Options, keep_last, plan};
 use crate::params::Params;
 use crate::threads::Pool;
 
@@ -44,7 +44,7 @@ struct Weights {
 /// Buffers of a pass; they grow to the largest pass and stay.
 #[derive(Debug, Default)]
 struct Work {
-    parts: Vec<Part>,
+    parts: Batch,
     /// The residual stream `(N, C)`.
     x: Vec<f32>,
     normed: Vec<f32>,

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use crate::config::{Activation, Gpt2Config};
 use crate::error::ModelError;
 use crate::kv::{KvGeometry, KvStore};
-use crate::model::{CausalLm, Chunk, Logits, Part, plan};
+use crate::model::{Batch, CausalLm, Chunk, Logits, Part, plan};
 use crate::params::Params;
 use crate::reference::{by_head, causal, stored};
 
@@ -113,7 +113,7 @@ impl ReferenceGpt2 {
     }
 
     fn run(&self, kv: &mut dyn KvStore, chunks: &[Chunk<'_>], wanted: Logits) -> Result<Vec<f32>, ModelError> {
-        let mut parts = Vec::with_capacity(chunks.len());
+        let mut parts = Batch::default();
         plan(&mut parts, self, kv, chunks)?;
         let ids: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.ids).copied().collect();
         let positions: Vec<u32> = parts

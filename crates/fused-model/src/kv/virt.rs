@@ -17,6 +17,8 @@ pub struct VirtualKv<B: Backend = HostBackend> {
     pub(super) cache: KvCache<B>,
     pub(super) sequences: Slots<SeqId>,
     budget: usize,
+    /// The sequences of a step, in memory that the next step uses again.
+    batch: Vec<(SeqId, usize)>,
     /// Rows on their way to another type.
     wide: Vec<f32>,
 }
@@ -112,6 +114,7 @@ impl<B: Backend> VirtualKv<B> {
             cache,
             sequences: Slots::new(geometry.max_sequences),
             budget,
+            batch: Vec::new(),
             wide: Vec::new(),
         }
     }
@@ -182,13 +185,13 @@ impl<B: Place> KvStore for VirtualKv<B> {
     }
 
     fn grow(&mut self, lengths: &[(KvId, usize)]) -> Result<(), KvError> {
-        let batch = lengths
-            .iter()
-            .map(|&(id, tokens)| Ok((*self.sequences.get(id)?, tokens)))
-            .collect::<Result<Vec<_>, KvError>>()?;
+        self.batch.clear();
+        for &(id, tokens) in lengths {
+            self.batch.push((*self.sequences.get(id)?, tokens));
+        }
         let (frame, budget) = (self.cache.geometry().frame_bytes(), self.budget);
         self.cache
-            .grow_batch(&batch)
+            .grow_batch(&self.batch)
             .map_err(|error| refused(error, frame, budget))
     }
 

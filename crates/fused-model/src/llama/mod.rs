@@ -16,7 +16,7 @@ use crate::error::ModelError;
 use crate::kernels::{rms_norm, swiglu};
 use crate::kv::{KvGeometry, KvStore};
 use crate::linear::{Linear, Precision, Scratch, Then};
-use crate::model::{CausalLm, Chunk, Logits, Options, Part, keep_last, plan};
+use crate::model::{Batch, CausalLm, Chunk, Logits, Options, keep_last, plan};
 use crate::rng::Rng;
 use crate::threads::{Parts, Pool};
 use crate::weights::{Progress, WeightFiles};
@@ -138,7 +138,7 @@ impl Packer<'_> {
 /// Buffers of a pass; they grow to the largest pass and stay.
 #[derive(Debug, Default)]
 struct Work {
-    parts: Vec<Part>,
+    parts: Batch,
     /// The residual stream `(N, C)`.
     x: Vec<f32>,
     normed: Vec<f32>,

@@ -8,7 +8,7 @@ use candle_nn::{ops, rotary_emb};
 use super::{Files, LlamaConfig, Random, Source, rope};
 use crate::error::ModelError;
 use crate::kv::{KvGeometry, KvStore, Rows};
-use crate::model::{CausalLm, Chunk, Logits, Part, plan};
+use crate::model::{Batch, CausalLm, Chunk, Logits, Part, plan};
 use crate::reference::{by_head, causal, stored};
 
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl ReferenceLlama {
     }
 
     fn run(&self, kv: &mut dyn KvStore, chunks: &[Chunk<'_>], wanted: Logits) -> Result<Vec<f32>, ModelError> {
-        let mut parts = Vec::with_capacity(chunks.len());
+        let mut parts = Batch::default();
         plan(&mut parts, self, kv, chunks)?;
         let ids: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.ids).copied().collect();
         let rows = ids.len();
