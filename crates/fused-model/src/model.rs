@@ -131,7 +131,8 @@ pub(crate) fn plan(
     kv: &mut dyn KvStore,
     chunks: &[Chunk<'_>],
 ) -> Result<(), ModelError> {
-    (parts.clear(), lengths.clear());
+    parts.clear();
+    lengths.clear();
     let (shape, want) = (*kv.geometry(), model.kv_geometry(1));
     if shape.layers != want.layers || shape.row_floats != want.row_floats {
         return Err(ModelError::Mismatch(format!(
