@@ -208,7 +208,7 @@ fn waste(report: &AblationReport) -> Result<Single, PlotError> {
         .collect();
     let head = Head::new(
         "KV memory without rows by size of frame",
-        "% of the physical memory at a batch's peak; below: frame, memory",
+        "% of a batch's peak; below: frame and peak",
     );
     single(
         ABLATED[7],
