@@ -13,8 +13,8 @@ pub struct Config {
     /// budget lacks it.
     pub growth_bytes: usize,
     /// Bytes that freed sequences may leave mapped for those that follow. They are wiped before anybody can read them. What is
-    /// left makes place for sequences that grow, so that never more exists than was needed at one time. With
-    /// [`Config::mapper`] it does not, and is also made beforehand: it is filled up when less than half of it is there.
+    /// left makes place for sequences that grow, so that never more exists than was needed at one time, growth by
+    /// [`Config::growth_bytes`] counted in. With [`Config::mapper`] it does not, and is also made beforehand: it is filled up when less than half of it is there.
     pub warm_bytes: usize,
     /// Whether a thread of the cache works in the background: it maps what growing sequences will need next, gives back what
     /// freed sequences had, wipes what they leave, and puts large pages behind long sequences. Memory is then given

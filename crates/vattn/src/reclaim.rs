@@ -59,12 +59,14 @@ impl<B: Backend> Locked<'_, B> {
         );
     }
 
+    /// Whether warm memory makes place for growth: there may be some, and no mapper thread that makes it beforehand.
+    pub(crate) fn warm_yields(&self) -> bool {
+        self.config.warm_bytes > 0 && !self.desk.running
+    }
+
     /// Lets what freed sequences have left make place for `need` frames: what is warm saves work, and never adds to the most
-    /// memory that sequences have needed at one time. Not where a mapper thread makes such memory beforehand.
+    /// memory that sequences have needed at one time.
     pub(crate) fn yield_warm(&mut self, need: usize, spared: &[usize]) {
-        if self.desk.running || self.config.warm_bytes == 0 || need == 0 {
-            return;
-        }
         let left = |holding: &Holding<B::Fence>| match &holding.body {
             _ if holding.idle => holding.frames,
             Some(body) if !holding.draining && !holding.closing => body.surplus(self.generous(holding.keep)),

@@ -243,7 +243,7 @@ impl<B: Backend> KvCache<B> {
         spared: &[usize],
     ) -> Result<(usize, usize)> {
         let mut need = count(locked);
-        if locked.config.warm_bytes > 0 {
+        if need > 0 && locked.warm_yields() {
             Self::refresh_keep(&self.slots, &self.geometry, locked);
             locked.yield_warm(need, spared);
             need = count(locked);

@@ -40,7 +40,7 @@ pub struct Stats {
     pub sync_maps: u64,
     /// Times that memory was mapped in the background.
     pub background_maps: u64,
-    /// Calls that the backend has refused to the mapper thread.
+    /// Times that the backend has refused something to the mapper thread.
     pub background_refusals: u64,
     /// Bytes copied because a frame could not be shared.
     pub copied_bytes: u64,

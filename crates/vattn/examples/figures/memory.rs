@@ -160,7 +160,7 @@ fn walk(cache: &KvCache, seq: SeqId, reads: &Reads) -> Result<u64> {
 
 /// What it costs to find the page of an address: reads that follow each other through one cache line of every 4 KiB, in an order
 /// without a pattern. The lines fit into the second cache, and 16 large pages into any translation cache; where large pages
-/// are not near the time of 4 MiB, the processor does not translate by large pages, because the hypervisor has small ones.
+/// are not near the time of 4 MiB, the processor does not translate by large pages, as under a hypervisor that has small ones.
 fn translation(mebibytes: usize) -> Result<Figure> {
     const ROW: usize = 4096;
     const READS: usize = 1_000_000;

@@ -1,7 +1,7 @@
 //! Memory that is not needed yet, or not any more: mapped ahead, left warm, waiting for the device.
 
 use vattn::sim::{SimBackend, SimFence, Work};
-use vattn::{Config, Error, Geometry, KvCache, Layout, Side};
+use vattn::{Config, Error, Geometry, KvCache, Layout, SeqId, Side};
 
 const FRAME: usize = 64;
 
@@ -22,6 +22,16 @@ fn cache(config: Config) -> (KvCache<SimBackend>, SimBackend) {
     let sim = SimBackend::new(FRAME);
     let cache = KvCache::with_backend(sim.clone(), geometry(Layout::PerLayer), config).unwrap();
     (cache, sim)
+}
+
+/// A sequence of 16 tokens, which the device reads for the next 1,000 nanoseconds.
+fn sequence_in_use(cache: &mut KvCache<SimBackend>, sim: &SimBackend) -> SeqId {
+    let seq = cache.open().unwrap();
+    let ticket = cache.plan_step(&[(seq, 16)]).unwrap();
+    let view = cache.view(seq, 0).unwrap();
+    let run = (view.k, 16 * view.stride_bytes, Work::Read);
+    cache.commit(ticket, sim.launch(&[run], 1000));
+    seq
 }
 
 #[test]
@@ -125,8 +135,9 @@ fn what_is_warm_never_adds_to_the_most_that_was_needed() {
     assert_eq!(cache.stats().ahead_bytes, 20 * FRAME);
     cache.grow(other, 10).unwrap();
     assert_eq!((sim.frames(), cache.stats().ahead_bytes), (22, 10 * FRAME));
+    let calls = cache.stats().map_calls;
     cache.grow(heir, 12).unwrap();
-    assert_eq!((sim.frames(), cache.stats().map_calls), (22, cache.stats().map_calls));
+    assert_eq!((sim.frames(), cache.stats().map_calls), (22, calls));
     cache.audit().unwrap();
 }
 
@@ -183,13 +194,7 @@ fn nothing_is_taken_from_the_device_before_it_is_done() {
 #[test]
 fn rows_behind_what_drains_get_memory_of_their_own() {
     let (mut cache, sim) = cache(Config::new(usize::MAX).growth_bytes(4 * FRAME));
-    let seq = cache.open().unwrap();
-    let ticket = cache.plan_step(&[(seq, 16)]).unwrap();
-    let view = cache.view(seq, 0).unwrap();
-    cache.commit(
-        ticket,
-        sim.launch(&[(view.k, 16 * view.stride_bytes, Work::Read)], 1000),
-    );
+    let seq = sequence_in_use(&mut cache, &sim);
     // All but one frame waits for the device; growing keeps two of them, mapped generously or not.
     cache.truncate(seq, 2).unwrap();
     cache.grow(seq, 4).unwrap();
@@ -211,13 +216,7 @@ fn rows_behind_what_drains_get_memory_of_their_own() {
 fn what_was_freed_can_be_had_as_soon_as_the_device_is_done() {
     for mapper in [false, true] {
         let (mut cache, sim) = cache(Config::new(16 * FRAME).mapper(mapper));
-        let seq = cache.open().unwrap();
-        let ticket = cache.plan_step(&[(seq, 16)]).unwrap();
-        let view = cache.view(seq, 0).unwrap();
-        cache.commit(
-            ticket,
-            sim.launch(&[(view.k, 16 * view.stride_bytes, Work::Read)], 1000),
-        );
+        let seq = sequence_in_use(&mut cache, &sim);
         cache.free(seq).unwrap();
         cache.settle();
         assert_eq!(cache.free_frames(), 0);

@@ -11,6 +11,20 @@ fn cache(frames: usize) -> KvCache {
     KvCache::new(geometry, frames * geometry.frame_bytes()).unwrap()
 }
 
+/// Two regions a sequence in frames of 64 bytes, on a machine that has only so many, with no limit but that.
+fn small_machine(row_bytes: usize, frames: usize) -> KvCache<SimBackend> {
+    let geometry = Geometry::builder()
+        .layers(1)
+        .row_bytes(row_bytes)
+        .max_tokens(8)
+        .max_sequences(4)
+        .frame_bytes(64)
+        .build()
+        .unwrap();
+    let config = Config::new(usize::MAX).warm_bytes(usize::MAX);
+    KvCache::with_backend(SimBackend::new(64).with_capacity(frames), geometry, config).unwrap()
+}
+
 #[test]
 fn growth_stops_exactly_at_the_budget() {
     let mut cache = cache(12);
@@ -99,16 +113,7 @@ fn the_budget_may_be_anything() {
 
 #[test]
 fn a_machine_with_less_than_the_budget_is_a_lack_of_frames() {
-    let geometry = Geometry::builder()
-        .layers(1)
-        .row_bytes(64)
-        .max_tokens(8)
-        .max_sequences(4)
-        .frame_bytes(64)
-        .build()
-        .unwrap();
-    let config = Config::new(usize::MAX).warm_bytes(usize::MAX);
-    let mut cache = KvCache::with_backend(SimBackend::new(64).with_capacity(12), geometry, config).unwrap();
+    let mut cache = small_machine(64, 12);
     let (a, b) = (cache.admit(2).unwrap(), cache.admit(2).unwrap());
     let before = (cache.stats(), cache.len(a).unwrap());
     let refused = cache.grow_batch(&[(a, 3), (b, 6)]);
@@ -132,16 +137,7 @@ fn a_machine_with_less_than_the_budget_is_a_lack_of_frames() {
 
 #[test]
 fn what_a_freed_sequence_left_is_had_again_by_forks_and_by_what_comes_back_from_the_swap() {
-    let geometry = Geometry::builder()
-        .layers(1)
-        .row_bytes(40)
-        .max_tokens(8)
-        .max_sequences(4)
-        .frame_bytes(64)
-        .build()
-        .unwrap();
-    let config = Config::new(usize::MAX).warm_bytes(usize::MAX);
-    let mut cache = KvCache::with_backend(SimBackend::new(64).with_capacity(8), geometry, config).unwrap();
+    let mut cache = small_machine(40, 8);
     // Two frames in each of two regions, the second of them not full.
     let (a, b) = (cache.admit(3).unwrap(), cache.admit(3).unwrap());
     assert!(matches!(cache.fork(a), Err(Error::NeedFrames { .. })));
