@@ -39,6 +39,14 @@ fn succeed(folder: &Path, args: &[&str]) -> String {
     text(&output.stdout)
 }
 
+/// Runs the program, which is to fail, and returns what it says.
+fn fail(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "", "{args:?}");
+    text(&output.stderr)
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries
@@ -72,6 +80,30 @@ const BUILD: [&str; 8] = [
     "100",
     "--out",
     "out",
+];
+
+/// Counts `docs/` into `c.parquet`.
+const COUNT: [&str; 7] = [
+    "count",
+    "--base",
+    "tokenizer.json",
+    "--corpus",
+    "docs",
+    "--out",
+    "c.parquet",
+];
+
+/// Builds from these counts.
+const SELECT: [&str; 9] = [
+    "select",
+    "--base",
+    "tokenizer.json",
+    "--counts",
+    "c.parquet",
+    "--swaps",
+    "9",
+    "--out",
+    "selected",
 ];
 
 #[test]
@@ -124,21 +156,15 @@ fn an_existing_folder_is_replaced_only_by_force() {
         "an empty folder is no obstacle"
     );
     fs::write(out.join("tokenizer.json"), "old").unwrap();
-    let output = run(folder.path(), &BUILD);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--force"), "{}", text(&output.stderr));
+    let message = fail(folder.path(), &BUILD);
+    assert!(message.contains("--force"), "{message}");
     assert_eq!(fs::read_to_string(out.join("tokenizer.json")).unwrap(), "old");
     let forced = [&BUILD[..], &["--force"]].concat();
     assert!(run(folder.path(), &forced).status.success());
     PatchTokenizer::from_file(out.join("tokenizer.json")).unwrap();
     fs::write(out.join("model.safetensors"), "mine").unwrap();
-    let output = run(folder.path(), &forced);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("model.safetensors"),
-        "{}",
-        text(&output.stderr)
-    );
+    let message = fail(folder.path(), &forced);
+    assert!(message.contains("model.safetensors"), "{message}");
     assert_eq!(fs::read_to_string(out.join("model.safetensors")).unwrap(), "mine");
 }
 
@@ -148,15 +174,12 @@ fn failures_exit_1_and_name_the_file() {
     for (at, value) in [(1, "missing.json"), (3, "missing")] {
         let mut args = BUILD;
         args[at] = value;
-        let output = run(folder.path(), &args);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output.stderr).contains(value), "{}", text(&output.stderr));
-        assert_eq!(text(&output.stdout), "");
+        let message = fail(folder.path(), &args);
+        assert!(message.contains(value), "{message}");
     }
     fs::write(folder.path().join("docs/bad.txt"), [0xff]).unwrap();
-    let output = run(folder.path(), &[&BUILD[..], &["--strict"]].concat());
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("bad.txt"), "{}", text(&output.stderr));
+    let message = fail(folder.path(), &[&BUILD[..], &["--strict"]].concat());
+    assert!(message.contains("bad.txt"), "{message}");
     assert!(!folder.path().join("out").exists());
     // Without --strict it is skipped, and said so.
     let output = run(folder.path(), &[&BUILD[..], &["--json"]].concat());
@@ -208,9 +231,8 @@ fn parts_give_what_the_whole_gives() {
         assert!(read("out") == read("merged") && read("out") == read("parts"), "{name}");
     }
     // An existing file is replaced only by force.
-    let output = run(folder.path(), &merge);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--force"), "{}", text(&output.stderr));
+    let message = fail(folder.path(), &merge);
+    assert!(message.contains("--force"), "{message}");
     succeed(folder.path(), &[&merge[..], &["--force"]].concat());
 }
 
@@ -256,9 +278,8 @@ fn a_tokenizer_can_be_looked_at() {
     let ids = run_with_input(folder.path(), &["encode", "out", "--ids"], b"any \xff bytes\n").stdout;
     let back = run_with_input(folder.path(), &["decode", "out"], &ids).stdout;
     assert_eq!(back, b"any \xff bytes\n");
-    let output = run(folder.path(), &["decode", "out", "70000"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("70000"), "{}", text(&output.stderr));
+    let message = fail(folder.path(), &["decode", "out", "70000"]);
+    assert!(message.contains("70000"), "{message}");
 }
 
 #[test]
@@ -300,12 +321,9 @@ fn the_report_is_whole() {
     assert_eq!(curve.last().unwrap()["new_tokens"], 100);
     assert_eq!(report["build"]["removed"].as_array().unwrap().len(), 100);
     // What is missing is known before anything is built.
-    let output = run(
-        folder.path(),
-        &[&BUILD[..], &["--force", "--outside", "missing.txt"]].concat(),
-    );
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("missing.txt"), "{}", text(&output.stderr));
+    let missing = [&BUILD[..], &["--force", "--outside", "missing.txt"]].concat();
+    let message = fail(folder.path(), &missing);
+    assert!(message.contains("missing.txt"), "{message}");
 }
 
 #[test]
@@ -337,11 +355,11 @@ fn every_method_mode_and_segmentation_builds() {
         assert!(patched > tokens(&swapped, "patched"), "{report}");
         let tokenizer = NgramTokenizer::load(folder.path().join(method)).unwrap();
         assert_eq!(report["swaps"], tokenizer.ngrams().len());
-        let output = run(folder.path(), &["encode", method, "text"]);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output.stderr).contains("AdaptiVocab"), "{}", text(&output.stderr));
+        let message = fail(folder.path(), &["encode", method, "text"]);
+        assert!(message.contains("AdaptiVocab"), "{message}");
         let again = [&BUILD[..6], &["--out", method, "--method", method]].concat();
-        assert_eq!(run(folder.path(), &again).status.code(), Some(1));
+        let message = fail(folder.path(), &again);
+        assert!(message.contains("--force"), "{message}");
         let printed = succeed(
             folder.path(),
             &[&again[..], &["--force", "--outside", "docs/000.txt"]].concat(),
@@ -373,9 +391,8 @@ fn pinned_and_general_tokens_are_respected() {
     )
     .unwrap();
     assert!(!removed(&["--general", "general.txt"]).contains(&free[0]));
-    let output = run(folder.path(), &[&BUILD[..], &["--force", "--pin", "8192"]].concat());
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--pin 8192"), "{}", text(&output.stderr));
+    let message = fail(folder.path(), &[&BUILD[..], &["--force", "--pin", "8192"]].concat());
+    assert!(message.contains("--pin 8192"), "{message}");
 }
 
 /// All texts that are named are read in the same way.
@@ -385,43 +402,29 @@ fn field_and_strict_are_of_every_text() {
     let lines = |bad: &str| format!("{{\"body\": \"An apple and a pear.\"}}\n{bad}");
     fs::write(folder.path().join("good.jsonl"), lines("")).unwrap();
     fs::write(folder.path().join("bad.jsonl"), lines("no JSON\n")).unwrap();
-    let build = |more: &[&str]| run(folder.path(), &[&BUILD[..], &["--force", "--json"], more].concat());
+    fn build<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&BUILD[..], &["--force", "--json"], more].concat()
+    }
     for option in ["--general", "--outside", "--heldout"] {
-        let output = build(&["--field", "body", option, "good.jsonl", "--strict"]);
-        assert!(output.status.success(), "{option}: {}", text(&output.stderr));
-        let output = build(&["--field", "body", option, "bad.jsonl"]);
+        succeed(
+            folder.path(),
+            &build(&["--field", "body", option, "good.jsonl", "--strict"]),
+        );
+        let output = run(folder.path(), &build(&["--field", "body", option, "bad.jsonl"]));
         assert!(output.status.success(), "{option}: {}", text(&output.stderr));
         assert!(
             text(&output.stderr).contains("1 records were skipped"),
             "{}",
             text(&output.stderr)
         );
-        let output = build(&["--field", "body", option, "bad.jsonl", "--strict"]);
-        assert_eq!(output.status.code(), Some(1), "{option}");
-        assert!(text(&output.stderr).contains("bad.jsonl:2"), "{}", text(&output.stderr));
+        let message = fail(
+            folder.path(),
+            &build(&["--field", "body", option, "bad.jsonl", "--strict"]),
+        );
+        assert!(message.contains("bad.jsonl:2"), "{option}: {message}");
     }
     // Counts have no records, but other texts do.
-    let count = [
-        "count",
-        "--base",
-        "tokenizer.json",
-        "--corpus",
-        "docs",
-        "--out",
-        "c.parquet",
-    ];
-    succeed(folder.path(), &count);
-    let select = [
-        "select",
-        "--base",
-        "tokenizer.json",
-        "--counts",
-        "c.parquet",
-        "--swaps",
-        "9",
-        "--out",
-        "selected",
-    ];
+    succeed(folder.path(), &COUNT);
     let more = [
         "--field",
         "body",
@@ -431,15 +434,13 @@ fn field_and_strict_are_of_every_text() {
         "good.jsonl",
         "--strict",
     ];
-    succeed(folder.path(), &[&select[..], &more].concat());
+    succeed(folder.path(), &[&SELECT[..], &more].concat());
 }
 
 #[test]
 fn what_cannot_be_done_is_said_with_what_can() {
     let folder = folder();
-    let output = run(folder.path(), &[&BUILD[..], &["--memory", "100M"]].concat());
-    assert_eq!(output.status.code(), Some(1));
-    let message = text(&output.stderr);
+    let message = fail(folder.path(), &[&BUILD[..], &["--memory", "100M"]].concat());
     assert!(
         message.contains("it takes 2") && message.contains("bytes or more"),
         "{message}"
@@ -452,9 +453,7 @@ fn what_cannot_be_done_is_said_with_what_can() {
             "swap-bpe" => args.to_vec(),
             _ => [&BUILD[2..6], &["--base", "out", "--out", "twice", "--method", method]].concat(),
         };
-        let output = run(folder.path(), &args);
-        assert_eq!(output.status.code(), Some(1));
-        let message = text(&output.stderr);
+        let message = fail(folder.path(), &args);
         assert!(message.contains("the base is a patched tokenizer"), "{message}");
     }
     // A base of another kind, before the corpus is looked for.
@@ -471,47 +470,15 @@ fn what_cannot_be_done_is_said_with_what_can() {
         "--out",
         "llama",
     ];
-    let output = run(folder.path(), &args);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("byte_fallback"),
-        "{}",
-        text(&output.stderr)
-    );
+    let message = fail(folder.path(), &args);
+    assert!(message.contains("byte_fallback"), "{message}");
     // More listed documents for a higher guard.
-    let count = [
-        "count",
-        "--base",
-        "tokenizer.json",
-        "--corpus",
-        "docs",
-        "--out",
-        "c.parquet",
-    ];
-    succeed(folder.path(), &count);
-    let select = [
-        "select",
-        "--base",
-        "tokenizer.json",
-        "--counts",
-        "c.parquet",
-        "--swaps",
-        "9",
-        "--out",
-        "guarded",
-    ];
-    let select = [&select[..], &["--min-df", "9"]].concat();
-    let output = run(folder.path(), &select);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("at most 8 documents"),
-        "{}",
-        text(&output.stderr)
-    );
-    succeed(
-        folder.path(),
-        &[&count[..], &["--force", "--list-documents", "9"]].concat(),
-    );
+    succeed(folder.path(), &COUNT);
+    let select = [&SELECT[..], &["--min-df", "9"]].concat();
+    let message = fail(folder.path(), &select);
+    assert!(message.contains("at most 8 documents"), "{message}");
+    let again = [&COUNT[..], &["--force", "--list-documents", "9"]].concat();
+    succeed(folder.path(), &again);
     succeed(folder.path(), &select);
 }
 
