@@ -13,7 +13,7 @@ Examples:
   A vocabulary in one step; without a command, build is meant:
     build-vocab --base gpt2/tokenizer.json --corpus docs/ notes.jsonl.gz --swaps 10000 --out adapted/
 
-  From other places: a pattern, a column of Parquet files, standard input, at most 4 GB of memory:
+  From other places: a pattern, a column of Parquet files, standard input, with 4 GiB of memory to plan with:
     build-vocab --base gpt2/ --corpus 'dump/*.jsonl.zst' --field body --swaps 10000 --out adapted/
     build-vocab --base gpt2/ --corpus part-*.parquet --field content --swaps 10000 --out adapted/ --memory 4G
     zcat dump.sql.gz | build-vocab --base gpt2/ --corpus - --swaps 10000 --out adapted/
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// What is wrong with arguments that are right one by one.
+type Checked = Result<(), (ErrorKind, String)>;
+
 impl Args {
     /// The arguments of this program. Options without a command are those of `build`.
     pub(crate) fn of_program() -> Self {
@@ -66,14 +69,15 @@ impl Args {
         args
     }
 
-    /// What is wrong with arguments that are right one by one.
-    fn check(&self) -> Result<(), (ErrorKind, String)> {
+    /// Checks arguments that are right one by one against each other.
+    fn check(&self) -> Checked {
         match &self.command {
             Command::Build(build) => {
+                // First what the method has no use for: of that it does not matter whether it is right.
+                build.check_method()?;
                 build.corpus.check()?;
                 build.settings.swap_bpe.check()?;
-                build.report.check()?;
-                build.check()
+                build.report.check()
             }
             Command::Select(select) => {
                 select.settings.swap_bpe.check()?;
@@ -357,7 +361,7 @@ fn is_standard_input(path: &Path) -> bool {
 
 impl Corpus {
     /// Standard input can be read once.
-    fn check(&self) -> Result<(), (ErrorKind, String)> {
+    fn check(&self) -> Checked {
         let named = self
             .corpus
             .iter()
@@ -372,7 +376,7 @@ impl Corpus {
 }
 
 /// Texts that are read more than once.
-fn check_files(name: &str, paths: &[PathBuf]) -> Result<(), (ErrorKind, String)> {
+fn check_files(name: &str, paths: &[PathBuf]) -> Checked {
     if paths.iter().any(|path| is_standard_input(path)) {
         let message = format!("{name} is read more than once, so it cannot be standard input (-); name a file");
         return Err((ErrorKind::InvalidValue, message));
@@ -381,7 +385,7 @@ fn check_files(name: &str, paths: &[PathBuf]) -> Result<(), (ErrorKind, String)>
 }
 
 impl SwapBpe {
-    fn check(&self) -> Result<(), (ErrorKind, String)> {
+    fn check(&self) -> Checked {
         if self.mode == Some(Mode::Grow) && !self.general.is_empty() {
             let message = "--general says which tokens to remove; with --mode grow none are removed";
             return Err((ErrorKind::ArgumentConflict, message.into()));
@@ -391,14 +395,14 @@ impl SwapBpe {
 }
 
 impl Report {
-    fn check(&self) -> Result<(), (ErrorKind, String)> {
+    fn check(&self) -> Checked {
         check_files("--outside", &self.outside)
     }
 }
 
 impl Build {
     /// Settings that have no meaning for the method.
-    fn check(&self) -> Result<(), (ErrorKind, String)> {
+    fn check_method(&self) -> Checked {
         if self.method == Method::SwapBpe {
             return Ok(());
         }
