@@ -15,7 +15,7 @@ use crate::model::Hasher;
 use crate::special::Segment;
 use crate::{Corpus, Error, PatchTokenizer, Result};
 
-/// Tables, each with the chunks of some hashes, so that all threads can add at a time.
+/// Tables, each with the chunks of some hashes, so that several threads, one a table, can add at a time.
 const TABLES: usize = 16;
 
 /// Memory that is left for what is beside the tables: the base, batches on their way, a file that is
@@ -29,7 +29,7 @@ const BATCH_BYTES: usize = 1 << 23;
 /// Counts the chunks of a corpus.
 ///
 /// The corpus is read once, as a stream. With a limit on [`memory`](ChunkCounter::memory), counts
-/// that do not fit are written to files and added together in the end.
+/// that do not fit are written to files, which are added together.
 #[derive(Clone, Debug)]
 pub struct ChunkCounter<'b> {
     base: &'b PatchTokenizer,
@@ -72,9 +72,9 @@ impl<'b> ChunkCounter<'b> {
         }
     }
 
-    /// Lists at least so many documents of each chunk, which is what
-    /// [`VocabBuilder::min_documents`](crate::VocabBuilder::min_documents) may then ask for. By
-    /// default 8. Files of counts say how many they list; of several files the smallest number holds.
+    /// Lists up to so many documents of each chunk, which is what
+    /// [`VocabBuilder::min_documents`](crate::VocabBuilder::min_documents) may then ask for: 8, which is the default,
+    /// or more. Files of counts say how many they list; of several files the smallest number holds.
     pub fn list_documents(mut self, documents: usize) -> Self {
         self.listed = documents.max(LISTED_DOCUMENTS);
         self
@@ -115,11 +115,10 @@ impl<'b> ChunkCounter<'b> {
         let mut run = self.run(&basis, corpus, &mut progress)?;
         let loader = Loader { basis: &basis, budget };
         let rejected = std::mem::take(&mut run.rejected);
-        let mut counts = if run.spill.is_empty() && loader.fits(&run.tables) {
+        let mut counts = if run.is_in_memory() && loader.fits(&run.tables) {
             loader.tables(std::mem::take(&mut run.tables), run.documents, self.listed)?
         } else {
-            run.spill()?;
-            loader.files(&run.spill.paths())?
+            loader.files(&run.files()?)?
         };
         counts.summary.rejected = rejected;
         if counts.summary.documents == 0 {
@@ -135,7 +134,10 @@ impl<'b> ChunkCounter<'b> {
     /// Counts `corpus` into a counts file, which `docs/counts.md` describes. A shard may be empty.
     ///
     /// # Errors
-    /// As [`count`](ChunkCounter::count).
+    /// Those of [`PatchTokenizer::check_patchable`] and of [`Corpus::documents`]; [`Error::Io`] and
+    /// [`Error::Parquet`] when the file, or counts that do not fit into the memory given, cannot be written;
+    /// [`Error::Build`] for more distinct chunks than can be numbered, and for counts that no corpus has. Any amount of
+    /// memory will do.
     pub fn count_to_file(
         &self,
         corpus: &Corpus,
@@ -145,11 +147,10 @@ impl<'b> ChunkCounter<'b> {
         let path = path.as_ref();
         let basis = Basis::of(self.base)?;
         let mut run = self.run(&basis, corpus, &mut progress)?;
-        let mut summary = if run.spill.is_empty() {
+        let mut summary = if run.is_in_memory() {
             write_tables(&run.tables, run.documents, &basis, self.listed, path)?
         } else {
-            run.spill()?;
-            write_merged(&basis, &run.spill.paths(), path)?
+            write_merged(&basis, &run.files()?, path)?
         };
         summary.rejected = run.rejected;
         Ok(summary)
@@ -158,10 +159,12 @@ impl<'b> ChunkCounter<'b> {
     fn run<'r>(&'r self, basis: &'r Basis, corpus: &Corpus, progress: &mut dyn FnMut(Counting)) -> Result<Run<'r>> {
         let mut run = Run {
             counter: self,
-            basis,
             tables: (0..TABLES).map(|_| Table::default()).collect(),
             documents: Weight::default(),
-            spill: Spill::default(),
+            spill: self
+                .memory
+                .as_ref()
+                .map(|(_, folder)| Spill::new(basis, folder.clone())),
             rejected: Rejected::default(),
             counting: Counting::default(),
         };
@@ -204,11 +207,10 @@ impl HeldOut {
 /// Counts so far.
 struct Run<'c> {
     counter: &'c ChunkCounter<'c>,
-    basis: &'c Basis,
     tables: Vec<Table>,
     documents: Weight,
-    /// Counts that did not fit into memory.
-    spill: Spill,
+    /// Counts that did not fit into memory, if that has a limit.
+    spill: Option<Spill<'c>>,
     rejected: Rejected,
     counting: Counting,
 }
@@ -291,14 +293,25 @@ impl Run<'_> {
 
     /// Moves the tables to a file.
     fn spill(&mut self) -> Result<()> {
-        let Some((_, folder)) = &self.counter.memory else {
+        let Some(spill) = &mut self.spill else {
             return Ok(());
         };
-        let (tables, listed) = (&self.tables, self.counter.listed);
-        self.spill.add(folder, tables, self.documents, self.basis, listed)?;
+        spill.write(&self.tables, self.documents, self.counter.listed)?;
+        // Adding files together takes memory, too.
         self.tables.fill_with(Table::default);
         self.documents = Weight::default();
-        Ok(())
+        spill.settle()
+    }
+
+    /// Whether all counts are in the tables.
+    fn is_in_memory(&self) -> bool {
+        self.spill.as_ref().is_none_or(Spill::is_empty)
+    }
+
+    /// Moves what is in the tables to a file, too. Returns all files, which are few.
+    fn files(&mut self) -> Result<Vec<&PathBuf>> {
+        self.spill()?;
+        self.spill.as_mut().map_or_else(|| Ok(Vec::new()), Spill::few)
     }
 }
 
@@ -347,6 +360,6 @@ fn next_batch(records: &mut Records<'_>) -> Result<Vec<Record>> {
     Ok(batch)
 }
 
-fn hash(chunk: &[u8]) -> u64 {
+pub(super) fn hash(chunk: &[u8]) -> u64 {
     Hasher::with_seed(0).hash_one(chunk)
 }
