@@ -71,7 +71,7 @@ const COUNT_SHIFT: u32 = 24;
 const COUNT: u32 = 7 << COUNT_SHIFT;
 
 impl Tokens {
-    /// The `count` tokens `ids`, which are at `place` in a store.
+    /// The tokens `ids`, which are at `place` in a store if they are more than [`INLINE`].
     pub(super) fn new(ids: &[u32], place: u32) -> Self {
         let mut tokens = [0; INLINE];
         match tokens.get_mut(..ids.len()) {
@@ -93,6 +93,13 @@ impl Tokens {
     pub(super) fn ids(self) -> [u32; INLINE] {
         let [first, second, third, last] = self.0;
         [first, second, third, last & !COUNT]
+    }
+
+    /// Writes the [`ids`](Tokens::ids) to `room`, and returns how many of them are tokens.
+    #[inline(always)]
+    pub(super) fn put(self, room: &mut [u32]) -> usize {
+        room.copy_from_slice(&self.ids());
+        self.count()
     }
 }
 
@@ -207,16 +214,17 @@ impl Words {
         self.tokens.clear();
     }
 
-    /// The tokens of `word`, which the table does not have in an entry: out of the store, or from `encode`,
-    /// which appends them to what it is given. If it is short enough, the table has its `key` from now on.
+    /// The tokens that an entry of the table has no room for.
+    pub(super) fn behind(&self, entry: Tokens) -> &[u32] {
+        let [place, count, ..] = entry.0;
+        &self.tokens[place as usize..][..count as usize]
+    }
+
+    /// The tokens of `word`, which the table does not have: out of the store, or from `encode`, which appends them to
+    /// what it is given. If it is short enough, the table has its `key` from now on.
     pub(super) fn get(&mut self, word: &[u8], key: Key, encode: impl FnOnce(&mut Vec<u32>)) -> &[u32] {
         fn bytes_of<'w>(bytes: &'w [u8], stored: &Stored) -> &'w [u8] {
             &bytes[stored.bytes as usize..][..usize::from(stored.length)]
-        }
-        let is_short = word.len() <= LONGEST;
-        if is_short && let Some(tokens) = self.table.get(key) {
-            let [place, count, ..] = tokens.0;
-            return &self.tokens[place as usize..][..count as usize];
         }
         let marks = (key >> MARKS_SHIFT) as u8;
         let hash = hash(word, marks);
@@ -246,7 +254,7 @@ impl Words {
             }
         };
         let tokens = &self.tokens[stored.tokens as usize..][..usize::from(stored.count)];
-        if is_short {
+        if word.len() <= LONGEST {
             self.table.insert(key, Tokens::new(tokens, stored.tokens));
         }
         tokens

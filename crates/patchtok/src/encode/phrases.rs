@@ -53,8 +53,6 @@ pub(super) struct Phrases {
     /// The marks of each token, in the upper eight bits that an id leaves.
     marks: Box<[u8]>,
     pairs: Pairs,
-    /// Whether all ids have at most 16 bits.
-    is_narrow: bool,
 }
 
 /// Memory of the second stage.
@@ -123,7 +121,6 @@ impl Phrases {
             links: Box::new([0; FILTER_BITS / WORD_BITS]),
             marks: vec![0; model.vocab().len()].into_boxed_slice(),
             pairs: Pairs::new(merges, id_bits)?,
-            is_narrow: id_bits <= u16::BITS,
         };
         // The first and the last token of the first stage in each token.
         let mut ends: Vec<[u32; 2]> = (0..model.vocab().len() as u32).map(|id| [id, id]).collect();
@@ -276,9 +273,7 @@ impl Phrases {
         if let Some(found) = found
             && found.count() <= INLINE
         {
-            let room = &mut output.collected[output.filled..output.filled + INLINE];
-            room.copy_from_slice(&found.ids());
-            output.filled += found.count();
+            output.filled += found.put(&mut output.collected[output.filled..output.filled + INLINE]);
             return;
         }
         made.clear();
@@ -296,6 +291,12 @@ impl Phrases {
         output.extend(made);
     }
 
+    /// Whether all ids have at most 16 bits.
+    #[inline(always)]
+    fn is_narrow(&self) -> bool {
+        self.marks.len() <= 1 << u16::BITS
+    }
+
     /// The key of the first `length` of `tokens`, if there are so many.
     #[inline(always)]
     fn key(&self, tokens: &[u32; AT_ONCE], length: usize) -> Key {
@@ -306,7 +307,7 @@ impl Phrases {
                 .take(length)
                 .all(|token| token & ID <= u32::from(u16::MAX))
         };
-        let length = if self.is_narrow || fits() { 2 * length } else { HEAD };
+        let length = if self.is_narrow() || fits() { 2 * length } else { HEAD };
         cache::key(bytemuck::cast(narrow), length)
     }
 
@@ -369,8 +370,7 @@ fn put_known(
         to = copy_alone(&tokens[from..], island.start - from, room, to);
         from = island.start;
         let known = table.at(Table::first_place(island.key));
-        room[to..to + INLINE].copy_from_slice(&known.tokens.ids());
-        let count = known.tokens.count();
+        let count = known.tokens.put(&mut room[to..to + INLINE]);
         if known.key != island.key || count > INLINE {
             break;
         }

@@ -218,11 +218,11 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             keys, borders, tokens, ..
         } = &mut *self.batch;
         let key = keys[place];
-        if let Some(found) = self.cache.table.get(key)
-            && found.count() <= INLINE
+        let entry = self.cache.table.get(key);
+        if let Some(entry) = entry
+            && entry.count() <= INLINE
         {
-            tokens[filled..filled + INLINE].copy_from_slice(&found.ids());
-            return filled + found.count();
+            return filled + entry.put(&mut tokens[filled..filled + INLINE]);
         }
         let word = &self.text.as_bytes()[borders[place]..borders[place + 1]];
         let is_stored = word.len() <= cache::LONGEST_STORED;
@@ -251,7 +251,10 @@ impl<'e, const CHUNKS: bool> Words<'e, CHUNKS> {
             });
             return 0;
         }
-        let found = self.cache.get(word, key, encode);
+        let found = match entry {
+            Some(entry) => self.cache.behind(entry),
+            None => self.cache.get(word, key, encode),
+        };
         self.batch.tokens[filled..filled + found.len()].copy_from_slice(found);
         filled + found.len()
     }
@@ -293,8 +296,7 @@ fn copy_known(keys: &[Key], places: &[u16], table: &Table, room: &mut Room, mut 
     let mut passed = 0;
     for (&key, &place) in keys.iter().zip(places) {
         let entry = table.at(usize::from(place));
-        room[filled..filled + INLINE].copy_from_slice(&entry.tokens.ids());
-        let count = entry.tokens.count();
+        let count = entry.tokens.put(&mut room[filled..filled + INLINE]);
         if entry.key != key || count > INLINE {
             break;
         }
