@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use super::merge::Merge;
-use super::{Basis, ChunkCounts, Row, Table, Weight};
+use super::{Basis, ChunkCounts, Row, Table, Weight, more_listed};
 use crate::{Error, PatchTokenizer, Result};
 
-/// Memory of a build without any chunk, of each distinct chunk, and of each of its bytes: measured,
-/// see docs/optimizations.md.
+/// Memory of a build without any chunk, of each distinct chunk with the documents that it lists if no more are asked
+/// for, and of each of its bytes: measured, see docs/optimizations.md.
 const BASE_MEMORY: u64 = 200 << 20;
 const CHUNK_MEMORY: u64 = 100;
 const BYTE_MEMORY: u64 = 8;
+
+/// Memory of each document that is listed beyond these.
+const DOCUMENT_MEMORY: u64 = 8;
 
 /// The least memory that is planned with: room for some thousands of chunks.
 const LEAST_MEMORY: u64 = BASE_MEMORY + (1 << 20);
@@ -89,7 +92,7 @@ impl Loader<'_> {
 
     /// Whether a vocabulary can be built from all chunks of `tables`.
     pub(super) fn fits(&self, tables: &[Table]) -> bool {
-        let memory = |table: &Table| memory_of(table.len() as u64, table.text_bytes() as u64);
+        let memory = |table: &Table| memory_of(table.len(), table.text_bytes(), table.more_listed());
         tables.iter().map(memory).sum::<u64>() <= self.room()
     }
 
@@ -162,7 +165,7 @@ impl Loader<'_> {
             }
             let count = row.count.train.max(row.count.heldout).max(1);
             let k = greatest_k(count, crc32fast::hash(row.chunk));
-            memory[(k.ilog2() as usize).min(MAX_LOG_K)] += memory_of(1, row.chunk.len() as u64);
+            memory[(k.ilog2() as usize).min(MAX_LOG_K)] += memory_of(1, row.chunk.len(), more_listed(row.documents));
         }
         // By k: memory of the sample.
         let mut samples = memory;
@@ -207,6 +210,6 @@ fn greatest_k(count: u64, checksum: u32) -> u64 {
     count.max(bound.min(1 << 62) as u64)
 }
 
-fn memory_of(chunks: u64, bytes: u64) -> u64 {
-    chunks * CHUNK_MEMORY + bytes * BYTE_MEMORY
+fn memory_of(chunks: usize, bytes: usize, more_listed: usize) -> u64 {
+    chunks as u64 * CHUNK_MEMORY + bytes as u64 * BYTE_MEMORY + more_listed as u64 * DOCUMENT_MEMORY
 }

@@ -2,11 +2,11 @@
 
 use hashbrown::{HashMap, HashTable};
 
-use super::{Row, Weight, note_document};
+use super::{LISTED_DOCUMENTS, Row, Weight, more_listed, note_document};
 use crate::model::Hasher;
 use crate::{Error, Result};
 
-/// Distinct chunks whose hashes share their first bits.
+/// Distinct chunks whose hashes share some bits.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// The chunks one after another.
@@ -16,6 +16,8 @@ pub(super) struct Table {
     index: HashTable<u32>,
     /// Documents of the chunks that occur in more than one.
     documents: HashMap<u32, Vec<i64>, Hasher>,
+    /// Documents that are listed beyond the first few of their chunks.
+    more_listed: usize,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ impl Table {
             entries,
             index,
             documents,
+            more_listed: more,
         } = self;
         let known = index
             .find(hash, |&at| {
@@ -67,7 +70,9 @@ impl Table {
             first => {
                 entry.document = None;
                 let list = documents.entry(at).or_insert_with(|| first.into_iter().collect());
+                let before = more_listed(list);
                 note_document(list, document, listed);
+                *more += more_listed(list) - before;
             }
         }
     }
@@ -85,12 +90,19 @@ impl Table {
         self.text.len()
     }
 
+    pub(super) fn more_listed(&self) -> usize {
+        self.more_listed
+    }
+
     /// Bytes of memory that the table takes, about.
     pub(super) fn memory(&self) -> usize {
+        // A list with its place in the map.
+        const LIST: usize = 32 + LISTED_DOCUMENTS * size_of::<i64>();
         self.text.capacity()
             + self.entries.capacity() * size_of::<Entry>()
             + self.index.capacity() * 2 * size_of::<u32>()
-            + self.documents.capacity() * 96
+            + self.documents.capacity() * LIST
+            + self.more_listed * size_of::<i64>()
     }
 
     /// The chunk at a place.
