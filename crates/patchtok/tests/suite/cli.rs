@@ -601,6 +601,10 @@ fn wrong_usage_exits_2_and_help_shows_an_example() {
     ] {
         assert_eq!(run(folder.path(), args).status.code(), Some(2), "{args:?}");
     }
+    // Of what a method has no use for, it does not matter whether it is right.
+    let both = ["--method", "adaptivocab-paper", "--mode", "grow", "--general", "-"];
+    let message = text(&run(folder.path(), &[&BUILD[..], &both].concat()).stderr);
+    assert!(message.contains("--mode cannot be used with AdaptiVocab"), "{message}");
     let output = run(folder.path(), &["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);

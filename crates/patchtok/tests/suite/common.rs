@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use patchtok::{Built, Corpus, PatchTokenizer, VocabBuilder};
@@ -227,6 +228,16 @@ pub(crate) fn write_counts(path: &std::path::Path, rows: &[(&str, i64)]) {
     column.close().unwrap();
     group.close().unwrap();
     file.close().unwrap();
+}
+
+/// The pairs in the footer of a Parquet file.
+pub(crate) fn footer(path: &std::path::Path) -> Vec<(String, String)> {
+    let file = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+    let pairs = file.metadata().file_metadata().key_value_metadata().unwrap();
+    pairs
+        .iter()
+        .map(|pair| (pair.key.clone(), pair.value.clone().unwrap()))
+        .collect()
 }
 
 fn new_parquet(path: &std::path::Path, schema: &str) -> SerializedFileWriter<std::fs::File> {

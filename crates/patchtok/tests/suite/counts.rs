@@ -289,18 +289,68 @@ fn more_documents_are_listed_when_they_are_asked_for() {
         .count_to_file(&corpus(), &eight, |_| {})
         .unwrap();
     let builder = || VocabBuilder::new(DEMO.clone()).swaps(100).min_documents(12);
-    let in_memory = builder().build_from_counts(&counter.count(&corpus(), |_| {}).unwrap(), |_| {});
+    let build = |counts: &ChunkCounts| builder().build_from_counts(counts, |_| {}).unwrap();
+    let in_memory = build(&counter.count(&corpus(), |_| {}).unwrap());
+    assert!(in_memory.report.swaps > 20, "{} swaps", in_memory.report.swaps);
     let from_file = ChunkCounts::load(&DEMO, &[&twenty], None).unwrap();
-    assert_same(
-        &builder().build_from_counts(&from_file, |_| {}).unwrap(),
-        &in_memory.unwrap(),
-    );
+    assert_same(&build(&from_file), &in_memory);
+    // The same of parts, and through a merged file.
+    let parts = [0, 1].map(|part| {
+        let path = folder.path().join(format!("part {part}"));
+        let corpus = corpus().shard(part, 2).unwrap();
+        counter.count_to_file(&corpus, &path, |_| {}).unwrap();
+        path
+    });
+    merge_counts(&DEMO, &parts, &merged).unwrap();
+    assert_same(&build(&ChunkCounts::load(&DEMO, &[&merged], None).unwrap()), &in_memory);
     // Of several files the one that lists fewest decides.
     let both = ChunkCounts::load(&DEMO, &[&twenty, &eight], None).unwrap();
     assert!(builder().build_from_counts(&both, |_| {}).is_err());
-    merge_counts(&DEMO, &[&twenty, &twenty], &merged).unwrap();
-    let counts = ChunkCounts::load(&DEMO, &[&merged], None).unwrap();
-    builder().build_from_counts(&counts, |_| {}).unwrap();
+}
+
+/// Listed documents are part of what is planned: 8 bytes for each beyond the eighth.
+#[test]
+fn listed_documents_take_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    // One chunk, for which the least memory has no room, in 12 documents.
+    let corpus = Corpus::from_texts(vec!["a".repeat(150_000); 12]);
+    let least = [8, 12].map(|listed| {
+        let counter = ChunkCounter::new(&DEMO).list_documents(listed);
+        let path = folder.path().join("counts");
+        counter.count_to_file(&corpus, &path, |_| {}).unwrap();
+        let least = least_in(&ChunkCounts::load(&DEMO, &[&path], Some(least_memory(&path))).unwrap_err());
+        ChunkCounts::load(&DEMO, &[&path], Some(least)).unwrap();
+        let count = |memory| counter.clone().memory(memory, folder.path()).count(&corpus, |_| {});
+        count(least).unwrap();
+        assert_eq!(least_in(&count(least - 1).unwrap_err()), least);
+        least
+    });
+    assert_eq!(least[1] - least[0], 8 * 4);
+}
+
+/// What other programs find in the footer.
+#[test]
+fn the_footer_is_what_the_format_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_folder, path) = bases::written(&bases::qwen_like());
+    let qwen = PatchTokenizer::from_file(path).unwrap();
+    // Chunks as of GPT-2, no normalizer, one special token; chunks as of Qwen, NFC, two.
+    for (base, name) in [(&*GPT2, "2.0.1.0247d968"), (&qwen, "6.1.2.0aee74e4")] {
+        let path = folder.path().join(name);
+        ChunkCounter::new(base)
+            .list_documents(9)
+            .count_to_file(&corpus(), &path, |_| {})
+            .unwrap();
+        let expected = [
+            ("format", "patchtok.chunk_counts.v1"),
+            ("base", name),
+            ("listed_documents", "9"),
+        ];
+        assert_eq!(
+            crate::common::footer(&path),
+            expected.map(|(key, value)| (key.into(), value.into()))
+        );
+    }
 }
 
 /// The size of the corpus as its tokens say, which are single bytes when nothing is merged.
