@@ -41,13 +41,14 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Shows what each part gives and costs: quality stage by stage and by the number of swaps, tokenizer × KV store
     Ablate(Box<AblateArgs>),
-    /// Compares two reports of the same kind, and fails when a quantity changed by more than a gate lets it
+    /// Compares two reports of the comparison, or two of `serve`, and fails when a quantity changed by more than a gate lets it
     Diff(DiffArgs),
 }
 
 /// Two reports against each other.
 ///
-/// The exit status is 0 when no gate is broken, 1 when one is, and 2 when the reports cannot be compared.
+/// Both are of the comparison, or both of `serve`. The exit status is 0 when no gate is broken, 1 when one is, and 2 when the
+/// reports cannot be compared or the second lacks what a gate is on.
 #[derive(Debug, Clone, Args)]
 pub struct DiffArgs {
     /// The report before

@@ -1,12 +1,14 @@
-//! Two reports of the same kind against each other, and limits on what may have changed.
+//! Two reports of the comparison, or two of a load, against each other, and limits on what may have changed.
 //!
 //! The two come from different runs, so nothing is paired: a change is the ratio of two independent estimates, and its interval
 //! combines theirs on a logarithmic scale. A gate looks at the change itself, so that it says the same on the same two files
 //! whatever the intervals are.
 
 mod gate;
+mod quantities;
 mod table;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -17,6 +19,7 @@ use crate::stats::{Interval, Verdict, Wanted, percent_change};
 use crate::{report, serve};
 
 pub use gate::Gate;
+use quantities::Pair;
 
 /// Name and version of the format of `--json`.
 pub const SCHEMA: &str = "fused-bench.diff.v1";
@@ -51,13 +54,31 @@ pub enum DiffError {
         after: String,
     },
     /// The reports have nothing under this name.
-    #[error("{what} names nothing that both reports have; there are {known}")]
+    #[error("{what} names nothing that both reports have; both have {known}")]
     Unknown {
         /// What was asked for.
         what: String,
         /// What could have been.
         known: String,
     },
+    /// A gate is on something that the second report no longer has, so that nothing can be said of its change.
+    #[error("gate {metric:?} cannot be held: the first report has it and the second has not: {lost}")]
+    Lost {
+        /// Of which quantity.
+        metric: String,
+        /// Where, and why not.
+        lost: String,
+    },
+}
+
+impl DiffError {
+    fn unknown<'n>(what: String, known: impl Iterator<Item = &'n str>) -> Self {
+        let known = match known.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "nothing".to_owned(),
+            known => known,
+        };
+        Self::Unknown { what, known }
+    }
 }
 
 /// A quantity in both reports.
@@ -102,41 +123,6 @@ pub struct Diff {
     pub metrics: Vec<Metric>,
 }
 
-/// A quantity of a report: its name, where it stands inside the arm, which direction is good.
-type Place = (&'static str, &'static str, Wanted);
-
-const COMPARED: [Place; 11] = [
-    ("kv_peak_bytes", "/kv_cache/physical_at_peak", Wanted::Lower),
-    ("kv_mean_peak_bytes", "/kv_cache/mean_batch_peak", Wanted::Lower),
-    ("kv_waste_percent", "/kv_cache/waste_share", Wanted::Lower),
-    ("tokens_per_text", "/tokens/tokens_per_text", Wanted::Lower),
-    (
-        "bytes_per_second",
-        "/performance/reply_bytes_per_second",
-        Wanted::Higher,
-    ),
-    ("texts_per_second", "/performance/texts_per_second", Wanted::Higher),
-    ("latency_ms", "/performance/latency/mean", Wanted::Lower),
-    ("latency_p99_ms", "/performance/latency/p99", Wanted::Lower),
-    ("ttfb_ms", "/performance/time_to_first_byte/mean", Wanted::Lower),
-    ("ttfb_p99_ms", "/performance/time_to_first_byte/p99", Wanted::Lower),
-    ("bits_per_byte", "", Wanted::Lower),
-];
-
-const SERVED: [Place; 11] = [
-    ("bytes_per_second", "/reply_bytes_per_second", Wanted::Higher),
-    ("requests_per_second", "/requests_per_second", Wanted::Higher),
-    ("goodput", "/goodput", Wanted::Higher),
-    ("ttfb_p50_ms", "/ttfb/p50", Wanted::Lower),
-    ("ttfb_p99_ms", "/ttfb/p99", Wanted::Lower),
-    ("e2e_p50_ms", "/e2e/p50", Wanted::Lower),
-    ("e2e_p99_ms", "/e2e/p99", Wanted::Lower),
-    ("ms_per_char", "/ms_per_char/mean", Wanted::Lower),
-    ("documents", "/engine/documents_peak", Wanted::Higher),
-    ("kv_peak_bytes", "/engine/kv_mapped_peak", Wanted::Lower),
-    ("max_rate", "", Wanted::Higher),
-];
-
 fn read(path: &Path) -> Result<(Value, String), DiffError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| DiffError::Read {
@@ -164,7 +150,8 @@ fn read(path: &Path) -> Result<(Value, String), DiffError> {
 ///
 /// # Errors
 ///
-/// [`DiffError`] when they cannot be compared, or a gate or the arm names nothing.
+/// [`DiffError`] when they cannot be compared, when a gate or the arm names nothing that both have, and when a gate is on what
+/// only the first has.
 pub fn diff(args: &DiffArgs) -> Result<Diff, DiffError> {
     let [(before, kind), (after, other)] = [read(&args.before)?, read(&args.after)?];
     if kind != other {
@@ -173,95 +160,63 @@ pub fn diff(args: &DiffArgs) -> Result<Diff, DiffError> {
             after: other,
         });
     }
-    let arms = names(&before);
-    let arm = args.arm.clone().or_else(|| arms.last().cloned()).unwrap_or_default();
-    if !arms.contains(&arm) {
-        return Err(DiffError::Unknown {
-            what: format!("arm {arm:?}"),
-            known: arms.join(", "),
-        });
-    }
-    let served = kind == serve::report::SCHEMA;
-    let mut metrics = if served {
-        served_metrics(&before, &after, &arm)
-    } else {
-        compared_metrics(&before, &after, &arm)
-    };
-    let places = if served { SERVED } else { COMPARED };
+    let arm = arm(args, &before, &after)?;
+    let pairs = quantities::pairs(&before, &after, &arm, kind == serve::report::SCHEMA);
+    let mut metrics: Vec<Metric> = pairs.iter().filter_map(metric).collect();
     for gate in &args.gate {
-        if !metrics.iter().any(|metric| metric.name == gate.metric) {
-            let known = places.map(|(name, ..)| name).join(", ");
-            return Err(DiffError::Unknown {
-                what: format!("gate {:?}", gate.metric),
-                known,
-            });
-        }
-        for metric in metrics.iter_mut().filter(|metric| metric.name == gate.metric) {
-            if gate.is_broken_by(metric.change) {
-                metric.broken.push(gate.percent);
-            }
-        }
+        hold(gate, &pairs, &mut metrics)?;
     }
     Ok(Diff {
         schema: SCHEMA,
         before: args.before.display().to_string(),
         after: args.after.display().to_string(),
-        notes: [notes(&before, &after), missing(&before, &after, &arm)].concat(),
+        notes: [differences(&before, &after), quantities::notes(&before, &after, &pairs)].concat(),
         arm,
         metrics,
     })
 }
 
-/// The item of a list whose `key` is `name`.
-fn find<'v>(list: &'v Value, key: &str, name: &str) -> Option<&'v Value> {
-    list.as_array()?.iter().find(|item| item[key] == name)
+/// The arm that is compared: as asked for, or the last of the first report. Both reports have to have it.
+fn arm(args: &DiffArgs, before: &Value, after: &Value) -> Result<String, DiffError> {
+    let [first, second] = [before, after].map(|report| quantities::names(report, "arms", "name"));
+    let arm = args.arm.clone().or_else(|| first.last().cloned()).unwrap_or_default();
+    if first.contains(&arm) && second.contains(&arm) {
+        return Ok(arm);
+    }
+    let both = first.iter().filter(|name| second.contains(name)).map(String::as_str);
+    Err(DiffError::unknown(format!("arm {arm:?}"), both))
 }
 
-fn names(report: &Value) -> Vec<String> {
-    let names = report["arms"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|arm| arm["name"].as_str());
-    names.map(str::to_owned).collect()
-}
-
-fn compared_metrics(before: &Value, after: &Value, arm: &str) -> Vec<Metric> {
-    let figure = |report: &'_ Value, path: &str| -> Option<Value> {
-        let item = find(&report["arms"], "name", arm)?;
-        if path.is_empty() {
-            let side = if item["tokenizer"] == "base" { "normal" } else { "fused" };
-            return Some(report["quality"]["domain"][side]["bits_per_byte"].clone());
+/// Holds a gate against every change of its quantity.
+fn hold(gate: &Gate, pairs: &[Pair<'_>], metrics: &mut [Metric]) -> Result<(), DiffError> {
+    let lost: Vec<String> = pairs
+        .iter()
+        .filter(|pair| pair.name == gate.metric)
+        .filter_map(Pair::lost)
+        .collect();
+    if !lost.is_empty() {
+        return Err(DiffError::Lost {
+            metric: gate.metric.clone(),
+            lost: lost.join("; "),
+        });
+    }
+    if !metrics.iter().any(|metric| metric.name == gate.metric) {
+        let known: BTreeSet<&str> = metrics.iter().map(|metric| metric.name).collect();
+        return Err(DiffError::unknown(format!("gate {:?}", gate.metric), known.into_iter()));
+    }
+    for metric in metrics.iter_mut().filter(|metric| metric.name == gate.metric) {
+        if gate.is_broken_by(metric.change) {
+            metric.broken.push(gate.percent);
         }
-        item.pointer(path).cloned()
+    }
+    Ok(())
+}
+
+/// The change of a quantity that both reports have.
+fn metric(pair: &Pair<'_>) -> Option<Metric> {
+    let [Ok(before), Ok(after)] = pair.sides else {
+        return None;
     };
-    let metric =
-        |&(name, path, wanted): &Place| metric(None, name, wanted, &figure(before, path)?, &figure(after, path)?);
-    COMPARED.iter().filter_map(metric).collect()
-}
-
-fn served_metrics(before: &Value, after: &Value, arm: &str) -> Vec<Metric> {
-    let mut metrics = Vec::new();
-    for load in before["loads"].as_array().into_iter().flatten() {
-        let name = load["name"].as_str().unwrap_or_default();
-        let Some(other) = find(&after["loads"], "name", name) else {
-            continue;
-        };
-        let pair = find(&load["arms"], "arm", arm).zip(find(&other["arms"], "arm", arm));
-        for (metric_name, path, wanted) in SERVED.iter().filter(|place| !place.1.is_empty()) {
-            let figures = pair.and_then(|(before, after)| before.pointer(path).zip(after.pointer(path)));
-            metrics.extend(figures.and_then(|(before, after)| metric(Some(name), metric_name, *wanted, before, after)));
-        }
-    }
-    let rate = |report: &'_ Value| Some(find(&report["max_rates"], "arm", arm)?["rate"].clone());
-    if let Some((before, after)) = rate(before).zip(rate(after)) {
-        metrics.extend(metric(None, "max_rate", Wanted::Higher, &before, &after));
-    }
-    metrics
-}
-
-fn metric(load: Option<&str>, name: &'static str, wanted: Wanted, before: &Value, after: &Value) -> Option<Metric> {
-    let value = |figure: &Value| figure["value"].as_f64();
     let interval = |figure: &Value| {
         let ends = [figure["ci95"][0].as_f64()?, figure["ci95"][1].as_f64()?];
         Some(Interval {
@@ -269,20 +224,20 @@ fn metric(load: Option<&str>, name: &'static str, wanted: Wanted, before: &Value
             high: ends[1],
         })
     };
-    let (from, to) = (value(before)?, value(after)?);
+    let (from, to) = (before["value"].as_f64()?, after["value"].as_f64()?);
     let ci95 = interval(before)
         .zip(interval(after))
         .and_then(|intervals| ratio([from, to], intervals));
     Some(Metric {
-        load: load.map(str::to_owned),
-        name,
+        load: pair.load.map(str::to_owned),
+        name: pair.name,
         unit: before["unit"].as_str().unwrap_or_default().to_owned(),
         before: from,
         after: to,
         change: percent_change(from, to),
         ci95,
-        wanted,
-        verdict: Verdict::of(ci95, wanted),
+        wanted: pair.wanted,
+        verdict: Verdict::of(ci95, pair.wanted),
         broken: Vec::new(),
     })
 }
@@ -306,7 +261,7 @@ fn ratio([before, after]: [f64; 2], (of_before, of_after): (Interval, Interval))
 }
 
 /// In what two runs differ that should be the same.
-fn notes(before: &Value, after: &Value) -> Vec<String> {
+fn differences(before: &Value, after: &Value) -> Vec<String> {
     let places = [
         "/environment/cpu",
         "/environment/cores",
@@ -340,46 +295,6 @@ fn notes(before: &Value, after: &Value) -> Vec<String> {
         .filter(|place| differs(place))
         .map(|place| note(place))
         .collect()
-}
-
-/// What only one of the reports has, so that nothing can be said of it.
-fn missing(before: &Value, after: &Value, arm: &str) -> Vec<String> {
-    let list = |report: &Value, list: &str, key: &str| -> Vec<String> {
-        let items = report[list].as_array().into_iter().flatten();
-        items.filter_map(|item| item[key].as_str()).map(str::to_owned).collect()
-    };
-    let mut notes = Vec::new();
-    for (what, of, key) in [
-        ("arm", "arms", "name"),
-        ("load", "loads", "name"),
-        ("highest rate of", "max_rates", "arm"),
-    ] {
-        let [first, second] = [before, after].map(|report| list(report, of, key));
-        let only = |these: &[String], those: &[String], which: &str| -> Vec<String> {
-            let alone = these.iter().filter(|name| !those.contains(name));
-            alone
-                .map(|name| format!("{what} {name:?} is only in the {which} report"))
-                .collect()
-        };
-        notes.extend(only(&first, &second, "first"));
-        notes.extend(only(&second, &first, "second"));
-    }
-    // Quantities that one report gives as null.
-    for load in before["loads"].as_array().into_iter().flatten() {
-        let name = load["name"].as_str().unwrap_or_default();
-        let other = find(&after["loads"], "name", name).and_then(|load| find(&load["arms"], "arm", arm));
-        let Some((this, other)) = find(&load["arms"], "arm", arm).zip(other) else {
-            continue;
-        };
-        for (quantity, path, _) in SERVED.iter().filter(|place| !place.1.is_empty()) {
-            let [first, second] = [this, other].map(|arm| arm.pointer(path).is_some_and(|figure| !figure.is_null()));
-            if first != second {
-                let which = if first { "first" } else { "second" };
-                notes.push(format!("{quantity} under {name} is only in the {which} report"));
-            }
-        }
-    }
-    notes
 }
 
 impl Diff {
