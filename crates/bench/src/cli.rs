@@ -249,6 +249,14 @@ pub struct AblateArgs {
     pub json: bool,
 }
 
+impl AblateArgs {
+    /// What is used for a path: the one that was named, or the demonstration's, unless the base model is one's own.
+    pub(crate) fn named(&self, path: &Option<PathBuf>, shipped: &str) -> Option<PathBuf> {
+        path.clone()
+            .or_else(|| self.base.is_none().then(|| self.demo.join(shipped)))
+    }
+}
+
 /// Arms in the order they were named, none twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArmList(pub Vec<Arm>);

@@ -97,7 +97,7 @@ fn needed_tokens(subject: &Subject, text: &Text) -> usize {
 fn kv_budget(cli: &CompareArgs, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
     let subjects = [&loaded.base, &loaded.patched];
     let Some(mebibytes) = cli.kv_budget else {
-        return Ok(Settings::whole(subjects, FRAME_BYTES, cli.batch, cli.rounds).kv_budget);
+        return Ok(serving::whole_budget(&subjects, FRAME_BYTES, cli.batch));
     };
     let budget = mebibytes << 20;
     for subject in subjects {

@@ -2,9 +2,7 @@
 
 use crate::arms::{ARMS, FUSED, NORMAL};
 use crate::report::{Change, Figure, Report};
-use crate::words::{judged, number, or_dash, percent};
-
-const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+use crate::words::{PER_MIB, judged, number, or_dash, percent};
 
 /// The whole table, ending with a line break.
 pub fn render(report: &Report) -> String {

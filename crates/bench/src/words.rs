@@ -2,6 +2,9 @@
 
 use crate::report::{Change, Figure};
 
+/// Bytes to MiB.
+pub(crate) const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+
 /// A number with `digits` decimals and thousands separated by commas.
 pub(crate) fn number(value: f64, digits: usize) -> String {
     let text = format!("{:.digits$}", value.abs());

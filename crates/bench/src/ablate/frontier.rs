@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::stages::{Models, Stage};
 use crate::error::BenchError;
 use crate::interrupt;
-use crate::measure::quality;
+use crate::measure::{quality, turns};
 use crate::progress;
 use crate::workload::{Pages, Text};
 
@@ -137,7 +137,7 @@ impl Point {
 pub(super) fn points(models: &Models, train: &Path, swaps: &[usize]) -> Result<Vec<Point>, BenchError> {
     let base = models.base();
     let corpus = Corpus::open(train)?;
-    let mut numbers: Vec<usize> = swaps.iter().copied().filter(|&swaps| swaps > 0).collect();
+    let mut numbers = swaps.to_vec();
     numbers.sort_unstable();
     numbers.dedup();
     let stage = progress::Stage::new("tokenizers and rows", numbers.len() + 1);
@@ -232,12 +232,8 @@ fn seconds(points: &[Point], texts: &[Text], rounds: usize) -> Result<Vec<Vec<f6
     let stage = progress::Stage::new("speed by swaps", (rounds + 1) * points.len());
     let mut seconds = vec![Vec::new(); points.len()];
     for round in 0..=rounds {
-        for place in 0..points.len() {
+        for index in turns(round, points.len()) {
             interrupt::check()?;
-            let index = match round % 2 {
-                0 => place,
-                _ => points.len() - 1 - place,
-            };
             let time = replay(&points[index], texts)?;
             if round > 0 {
                 seconds[index].push(time);

@@ -9,7 +9,8 @@ use crate::arms::KvChoice;
 use crate::error::BenchError;
 use crate::inputs::Subject;
 use crate::interrupt;
-use crate::measure::serving::{FRAME_BYTES, Settings};
+use crate::measure::serving::{FRAME_BYTES, whole_budget};
+use crate::measure::turns;
 use crate::progress;
 use crate::workload::{Pages, Text};
 
@@ -48,7 +49,7 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameDat
     let requests: Vec<Request> = texts.iter().map(encode).collect();
     let of_frame = |frame| {
         interrupt::check()?;
-        let budget = Settings::whole([subject; 2], frame, texts.len(), 1).kv_budget;
+        let budget = whole_budget(&[subject], frame, texts.len());
         let mut store = VirtualKv::new(&geometry, frame, budget).map_err(ModelError::from)?;
         let mut peak = FrameData {
             frame,
@@ -93,12 +94,8 @@ pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Resul
         rounds: Vec::new(),
     });
     for round in 0..=rounds {
-        for place in 0..stores.len() {
+        for index in turns(round, stores.len()) {
             interrupt::check()?;
-            let index = match round % 2 {
-                0 => place,
-                _ => stores.len() - 1 - place,
-            };
             let seconds = grow(subject, stores[index], &requests)?;
             if round > 0 {
                 data[index].rounds.push(seconds);
@@ -111,7 +108,7 @@ pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Resul
 
 fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<Vec<f64>, BenchError> {
     let geometry = &subject.model.config().kv_geometry(requests.len());
-    let budget = Settings::whole([subject; 2], FRAME_BYTES, requests.len(), 1).kv_budget;
+    let budget = whole_budget(&[subject], FRAME_BYTES, requests.len());
     let store: Result<Box<dyn KvStore>, _> = match kv_store {
         KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
         KvChoice::Paged => PagedKv::new(geometry).map(|kv| Box::new(kv) as _),

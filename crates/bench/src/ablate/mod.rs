@@ -44,18 +44,12 @@ struct Corpora {
 
 impl Corpora {
     fn read(args: &AblateArgs) -> Result<Self, BenchError> {
-        let named = |path: &Option<PathBuf>, shipped: &str| {
-            path.clone()
-                .or_else(|| args.base.is_none().then(|| args.demo.join("corpus").join(shipped)))
-        };
-        let domain = named(&args.domain, "manual-heldout.jsonl.gz");
-        let domain = domain.ok_or_else(|| BenchError::Input("--base needs held-out text: --domain".to_owned()))?;
+        let domain = args.domain.clone();
+        let outside = args.named(&args.outside, "corpus/rust-heldout.jsonl.gz");
         Ok(Self {
-            domain: HeldOut::read(domain)?,
-            outside: named(&args.outside, "rust-heldout.jsonl.gz")
-                .map(HeldOut::read)
-                .transpose()?,
-            train: named(&args.train, "manual-train.jsonl.gz"),
+            domain: HeldOut::read(domain.unwrap_or_else(|| args.demo.join("corpus/manual-heldout.jsonl.gz")))?,
+            outside: outside.map(HeldOut::read).transpose()?,
+            train: args.named(&args.train, "corpus/manual-train.jsonl.gz"),
         })
     }
 }
@@ -105,7 +99,12 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     let factorial = match models.patched() {
         Some(patched) => {
             let subjects = [models.base(), patched];
-            let settings = Settings::whole(subjects, FRAME_BYTES, BATCH.min(texts.len()), args.rounds);
+            let batch = BATCH.min(texts.len());
+            let settings = Settings {
+                batch,
+                rounds: args.rounds,
+                kv_budget: serving::whole_budget(&subjects, FRAME_BYTES, batch),
+            };
             Some(assemble::factorial(
                 &serving::measure(subjects, &texts, settings)?,
                 seed,

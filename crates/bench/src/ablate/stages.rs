@@ -1,6 +1,6 @@
 //! The stages of one model: before and after adaptation, before and after the same tuning.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fused_model::{Params, adapt};
 use patchtok::PatchTokenizer;
@@ -72,11 +72,6 @@ impl Models {
     ///
     /// If a file is missing or damaged, or if a tokenizer and a model do not belong together.
     pub fn load(args: &AblateArgs) -> Result<Self, BenchError> {
-        let named = |folder: &Option<PathBuf>, shipped: &str| {
-            folder
-                .clone()
-                .or_else(|| args.base.is_none().then(|| args.demo.join(shipped)))
-        };
         let mut models = Vec::new();
         let mut add = |stage, folder: &Path| -> Result<(), BenchError> {
             models.push(Model {
@@ -86,17 +81,17 @@ impl Models {
             });
             Ok(())
         };
-        let adapted = named(&args.adapted, "adapted");
-        if let Some(base) = named(&args.base, "base") {
-            add(Stage::Base, &base)?;
-        }
+        add(
+            Stage::Base,
+            &args.base.clone().unwrap_or_else(|| args.demo.join("base")),
+        )?;
         if let Some(folder) = &args.base_tuned {
             add(Stage::BaseTuned, folder)?;
         }
         if let Some(folder) = &args.adapted_untuned {
             add(Stage::AdaptedUntuned, folder)?;
         }
-        if let Some(folder) = &adapted {
+        if let Some(folder) = &args.named(&args.adapted, "adapted") {
             if args.adapted_untuned.is_none() {
                 models.push(untuned(&models[0].subject, folder)?);
             }

@@ -3,7 +3,7 @@
 use super::report::{AblationReport, GuardOn, QualityGuard};
 use super::stages::Stage;
 use crate::report::{Change, Interaction};
-use crate::words::{judged, number, percent, with_interval};
+use crate::words::{PER_MIB, judged, number, percent, with_interval};
 
 /// The tables, ending with a line break.
 pub fn render(report: &AblationReport) -> String {
@@ -161,7 +161,7 @@ fn frames(report: &AblationReport) -> Vec<String> {
         format!(
             "  {:>10} KiB {:>14} MiB {:>14} %",
             number(of.frame.value / 1024.0, 0),
-            number(of.physical.value / f64::from(1 << 20), 2),
+            number(of.physical.value * PER_MIB, 2),
             number(of.waste_share.value, 1)
         )
     };

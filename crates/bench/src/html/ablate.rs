@@ -1,6 +1,6 @@
 //! The page of an ablation.
 
-use super::{PER_MIB, Page, escape, verdict};
+use super::{Page, escape, verdict};
 use crate::ablate::report::{AblationReport, Factorial, GuardOn, QualityGuard};
 use crate::ablate::stages::Stage;
 use crate::ablate::table::holds;
@@ -9,7 +9,7 @@ use crate::error::BenchError;
 use crate::plots::arm_label;
 use crate::plots::single::Single;
 use crate::report::Change;
-use crate::words::{number, or_dash, percent, with_interval};
+use crate::words::{PER_MIB, number, or_dash, percent, with_interval};
 
 /// The page of an ablation.
 ///

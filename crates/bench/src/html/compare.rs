@@ -1,12 +1,12 @@
 //! The page of the comparison.
 
-use super::{PER_MIB, Page, escape, verdict};
+use super::{Page, escape, verdict};
 use crate::arms::{FUSED, NORMAL};
 use crate::error::BenchError;
 use crate::plots::arm_label;
 use crate::plots::single::Single;
 use crate::report::{Change, Figure, Report};
-use crate::words::{interval, number, or_dash, percent};
+use crate::words::{PER_MIB, interval, number, or_dash, percent};
 
 /// The page of the comparison.
 ///

@@ -21,8 +21,6 @@ pub use serve::served;
 /// Name of the page's file.
 pub const FILE: &str = "report.html";
 
-const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
-
 const STYLE: &str = "
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; color: #1a1a1a; background: #fff;

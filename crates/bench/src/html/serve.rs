@@ -1,12 +1,12 @@
 //! The page of a run under load.
 
-use super::{PER_MIB, Page, escape, verdict};
+use super::{Page, escape, verdict};
 use crate::error::BenchError;
 use crate::plots::single::Single;
 use crate::report::Figure;
 use crate::serve::report::{ArmLoad, Latency, ServeReport};
 use crate::serve::table::given_up;
-use crate::words::{number, or_dash, percent, with_interval};
+use crate::words::{PER_MIB, number, or_dash, percent, with_interval};
 
 /// The page of a run under load.
 ///

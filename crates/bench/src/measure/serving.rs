@@ -11,6 +11,7 @@ use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
 use fused_model::{Event, Request, generate};
 use vattn::Config;
 
+use super::turns;
 use crate::arms::{ARMS, Arm, KvChoice};
 use crate::error::BenchError;
 use crate::inputs::Subject;
@@ -106,22 +107,15 @@ pub struct Settings {
     pub kv_budget: usize,
 }
 
-impl Settings {
-    /// With as much memory for the virtual store, in frames of `frame` bytes, as the static one takes.
-    pub fn whole(subjects: [&Subject; 2], frame: usize, batch: usize, rounds: usize) -> Self {
-        let whole = subjects.map(|subject| {
-            let geometry = subject.model.config().kv_geometry(batch);
-            // Whole frames for every row run, so that a store with this budget can be filled.
-            let runs = geometry.max_sequences * 2 * geometry.layers;
-            runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs)
-                .next_multiple_of(frame)
-        });
-        Self {
-            batch,
-            rounds,
-            kv_budget: whole[0].max(whole[1]),
-        }
-    }
+/// As much memory for a virtual store, in frames of `frame` bytes, as the static one takes for `batch` sequences of any subject.
+pub fn whole_budget(subjects: &[&Subject], frame: usize, batch: usize) -> usize {
+    let whole = subjects.iter().map(|subject| {
+        let geometry = subject.model.config().kv_geometry(batch);
+        // Whole frames for every row run, so that a store with this budget can be filled.
+        let runs = geometry.max_sequences * 2 * geometry.layers;
+        runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs).next_multiple_of(frame)
+    });
+    whole.max().unwrap_or(0)
 }
 
 /// The arms under test and what they run.
@@ -219,13 +213,8 @@ impl Bench<'_> {
                 runs.rounds.push(Vec::new());
             }
             for (turn, batch) in self.batches.iter().enumerate() {
-                for place in 0..ARMS.len() {
+                for index in turns(round + turn, ARMS.len()) {
                     interrupt::check()?;
-                    let index = if (round + turn) % 2 == 0 {
-                        place
-                    } else {
-                        ARMS.len() - 1 - place
-                    };
                     let run = self.batch(ARMS[index], stores[index].as_mut(), batch)?;
                     arms[index].rounds[round].push(run.time);
                     stage.step();

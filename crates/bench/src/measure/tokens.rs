@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use patchtok::PatchTokenizer;
 
+use super::turns;
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::progress::Stage;
@@ -67,9 +68,8 @@ pub fn measure(subjects: &[Subject<'_>], pages: &Pages, rounds: usize) -> Result
     }
     for round in 0..rounds {
         let forward = round % 2 == 0;
-        for turn in 0..subjects.len() {
+        for index in turns(round, subjects.len()) {
             interrupt::check()?;
-            let index = if forward { turn } else { subjects.len() - 1 - turn };
             let (subject, data) = (&subjects[index], &mut data[index]);
             if forward {
                 data.encode_seconds.push(ours(subject, pages));

@@ -10,6 +10,7 @@ use crate::ablate::report::{AblationReport, Adoption, FrontierPoint, GuardOn};
 use crate::ablate::stages::Stage;
 use crate::arms::KvChoice;
 use crate::report::{Change, Effects, Figure, Interaction};
+use crate::words::PER_MIB;
 
 /// Names of all figures, in order; those without data are left out of a run.
 pub const ABLATED: [&str; 9] = [
@@ -196,7 +197,7 @@ fn waste(report: &AblationReport) -> Result<Single, PlotError> {
             let label = format!(
                 "{} KiB\n{} MiB",
                 number(of.frame.value / 1024.0, 0),
-                number(of.physical.value / f64::from(1 << 20), 1)
+                number(of.physical.value * PER_MIB, 1)
             );
             bar(
                 label,

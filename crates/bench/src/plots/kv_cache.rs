@@ -6,8 +6,7 @@ use super::{PAGE, PlotError, arm_bars, arm_label, bar, mib, number, page, palett
 use crate::arms::{ARMS, Arm, FUSED, NORMAL};
 use crate::report::Report;
 use crate::stats::Interval;
-
-const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+use crate::words::PER_MIB;
 
 pub(super) fn svg(report: &Report) -> Result<String, PlotError> {
     Canvas::draw(PAGE, |canvas| {

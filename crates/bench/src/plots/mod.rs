@@ -17,7 +17,7 @@ use panel::{Bar, ChangeRow, Frame};
 
 use crate::arms::{ARMS, Arm};
 use crate::report::{ArmReport, Change, Figure, Report};
-use crate::words::{number, percent};
+use crate::words::{PER_MIB, number, percent};
 
 /// A figure that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +152,7 @@ fn workload_line(report: &Report) -> String {
 
 /// Bytes as MiB.
 fn mib(figure: &Figure) -> f64 {
-    figure.value / f64::from(1 << 20)
+    figure.value * PER_MIB
 }
 
 /// A full-colour bar without an interval.

@@ -8,8 +8,7 @@ use super::{PlotError, bar, number, palette};
 use crate::report::Figure;
 use crate::serve::record::Measure;
 use crate::serve::report::{ArmLoad, LoadKind, LoadReport, ServeReport};
-
-const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+use crate::words::PER_MIB;
 
 /// Names of all figures, in order; those without data are left out of a run.
 pub const SERVED: [&str; 10] = [

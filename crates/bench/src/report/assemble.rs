@@ -14,8 +14,7 @@ use crate::measure::Measurements;
 use crate::measure::quality::{DocumentScore, QualityData};
 use crate::measure::tokens::TokenizerData;
 use crate::stats::{Wanted, bootstrap, bootstrap_rounds, median, percent_or_infinite};
-
-const MIB: f64 = (1 << 20) as f64;
+use crate::words::PER_MIB;
 
 /// Builds the report. `inputs` and `environment` are taken as they are; `not_measured` too.
 pub fn assemble(
@@ -192,10 +191,10 @@ fn side(arm: &ArmReport, tokenizer: &TokenizerReport, score: &ScoreReport) -> Si
             adaptivocab_enabled: arm.tokenizer == TokenizerChoice::Patched,
         },
         kv_cache: KvCacheSummary {
-            measured_total_mb: kv.physical_at_peak.value / MIB,
-            measured_per_text_mb: kv.physical_per_text.value / MIB,
-            estimated_total_mb: kv.estimated_at_peak.value / MIB,
-            estimated_per_text_mb: kv.estimated_at_peak.value / in_flight / MIB,
+            measured_total_mb: kv.physical_at_peak.value * PER_MIB,
+            measured_per_text_mb: kv.physical_per_text.value * PER_MIB,
+            estimated_total_mb: kv.estimated_at_peak.value * PER_MIB,
+            estimated_per_text_mb: kv.estimated_at_peak.value / in_flight * PER_MIB,
             vattention_enabled: arm.kv_store == KvChoice::Virtual,
         },
         performance: PerformanceSummary {
@@ -222,7 +221,7 @@ fn improvements(
         token_reduction_percent: tokens.reduction.value,
         tokens_saved: tokens.tokens_saved.value as i64,
         kv_cache_reduction_percent: 100.0 * kv.saved_at_peak.value / normal.kv_cache.physical_at_peak.value,
-        kv_cache_saved_mb: kv.saved_at_peak.value / MIB,
+        kv_cache_saved_mb: kv.saved_at_peak.value * PER_MIB,
         speed_improvement_percent: performance.bytes_per_second.figure.value,
         bits_per_byte_change_percent: quality.domain.bits_per_byte.figure.value,
     }

@@ -24,6 +24,7 @@ use crate::error::BenchError;
 use crate::html;
 use crate::inputs::{Loaded, Subject};
 use crate::interrupt;
+use crate::measure::turns;
 use crate::output::{self, Output};
 use crate::plots::single;
 use crate::progress::Stage;
@@ -378,15 +379,10 @@ impl Fleet<'_> {
         Ok(run)
     }
 
-    /// The order of the next turn: forwards and backwards by turns (ABBA).
-    fn order(&mut self) -> Vec<usize> {
+    /// The order of the next turn.
+    fn order(&mut self) -> impl Iterator<Item = usize> + use<> {
         self.turn += 1;
-        let arms = 0..self.targets.len();
-        if self.turn % 2 == 1 {
-            arms.collect()
-        } else {
-            arms.rev().collect()
-        }
+        turns(self.turn - 1, self.targets.len())
     }
 
     fn warm_up(&mut self) -> Result<(), BenchError> {

@@ -2,9 +2,7 @@
 
 use super::report::{ArmLoad, Latency, LoadReport, MaxRate, ServeReport};
 use crate::report::Figure;
-use crate::words::{judged, number, or_dash, with_interval};
-
-const PER_MIB: f64 = 1.0 / (1 << 20) as f64;
+use crate::words::{PER_MIB, judged, number, or_dash, with_interval};
 
 /// The whole table, ending with a line break.
 pub fn render(report: &ServeReport) -> String {
