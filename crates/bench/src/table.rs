@@ -1,8 +1,8 @@
 //! The report as a table to read in a terminal.
 
-use crate::arms::{ARMS, FUSED, NORMAL};
-use crate::report::{Change, Figure, Report};
-use crate::words::{PER_MIB, judged, number, or_dash, percent};
+use crate::arms::{ARMS, FUSED, KvChoice, NORMAL};
+use crate::report::{Figure, Report};
+use crate::words::{PER_MIB, judged, number, or_dash, percent, workload};
 
 /// The whole table, ending with a line break.
 pub fn render(report: &Report) -> String {
@@ -42,12 +42,13 @@ fn head(report: &Report) -> Vec<String> {
             corpus.path
         ),
         format!(
-            "  workload  {} texts, {} bytes of prompt and {} of reply, batches of {}, {} rounds, arms interleaved",
-            work.texts,
-            number(work.prompt_bytes as f64, 0),
-            number(work.reply_bytes as f64, 0),
-            work.batch,
-            work.rounds
+            "  workload  {}, arms interleaved",
+            workload(
+                work.texts,
+                [work.prompt_bytes, work.reply_bytes],
+                work.batch,
+                work.rounds
+            )
         ),
         format!(
             "  machine   {}, {} cores, {}, load {} to {}, {} build",
@@ -257,19 +258,18 @@ fn tokenizers(report: &Report) -> Vec<String> {
 
 fn attribution(report: &Report) -> Vec<String> {
     let [speed, memory] = [&report.interaction.bytes_per_second, &report.interaction.kv_memory];
-    let row = |name: &str, speed: &Change, memory: &Change| {
+    let mut lines = vec![format!(
+        "{:32} {:32} {}",
+        "which part gives what", "reply bytes/s", "peak KV memory of a batch"
+    )];
+    let rows = speed
+        .rows(KvChoice::Virtual)
+        .into_iter()
+        .zip(memory.rows(KvChoice::Virtual));
+    lines.extend(rows.map(|((name, speed), (_, memory))| {
         format!("{name:32} {:32} {}", percent(&speed.figure), percent(&memory.figure))
-    };
-    vec![
-        format!(
-            "{:32} {:32} {}",
-            "which part gives what", "reply bytes/s", "peak KV memory of a batch"
-        ),
-        row("patched tokenizer alone", &speed.tokenizer, &memory.tokenizer),
-        row("virtual KV cache alone", &speed.kv_store, &memory.kv_store),
-        row("both", &speed.both, &memory.both),
-        row("beyond the product of the two", &speed.interaction, &memory.interaction),
-    ]
+    }));
+    lines
 }
 
 fn goals(report: &Report) -> Vec<String> {

@@ -57,6 +57,15 @@ pub(crate) fn or_dash<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> St
     value.map_or_else(|| "-".to_owned(), show)
 }
 
+/// What was run: texts with the bytes of all prompts and all replies.
+pub(crate) fn workload(texts: usize, [prompt, reply]: [usize; 2], batch: usize, rounds: usize) -> String {
+    format!(
+        "{texts} texts, {} bytes of prompt and {} of reply, batches of {batch}, {rounds} rounds",
+        number(prompt as f64, 0),
+        number(reply as f64, 0)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

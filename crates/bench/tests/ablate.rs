@@ -1,42 +1,25 @@
 //! `bench ablate` as a user meets it, on a model that knows nothing.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fused_model::{Gpt2Config, Params, SaveAs};
-use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
 use serde_json::Value;
 
 /// A small model, the same with a tokenizer patched for a small text, that text, and pages held out from it.
 fn inputs(root: &Path) {
-    let tokenizer_json = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/base/tokenizer.json");
-    let base = PatchTokenizer::from_file(tokenizer_json).expect("the demonstration's tokenizer");
-    let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 2, 2);
-    config.eos_token_id = base.eos_id();
-    let page = |page: usize| -> String {
-        let word = |i: usize| ["select", "from", "where", "the table", "is locked"][i * (page + 7) % 5];
-        (0..150).map(|i| format!("{} {}. ", word(i), word(i / 5))).collect()
-    };
-    let pages: Vec<String> = (0..12).map(page).collect();
+    let pages = common::pages();
     let lines = |pages: &[String]| -> String {
         let lines = pages.iter().map(|page| serde_json::json!({ "text": page }).to_string());
         lines.map(|line| line + "\n").collect()
     };
     fs::write(root.join("heldout.jsonl"), lines(&pages[..6])).expect("writes");
     fs::write(root.join("train.jsonl"), lines(&pages[6..])).expect("writes");
-    let patched = VocabBuilder::new(base.clone())
-        .swaps(20)
-        .build(Corpus::from_texts(pages))
-        .expect("builds")
-        .tokenizer;
-    for (name, tokenizer) in [("model", base), ("patched", patched)] {
-        let folder = root.join(name);
-        Params::random(config.clone(), 1)
-            .save(&folder, SaveAs::F32)
-            .expect("saves");
-        tokenizer.save(&folder).expect("saves");
+    for (name, tokenizer) in ["model", "patched"].iter().zip(common::tokenizers(&pages)) {
+        common::save_model(&root.join(name), &tokenizer);
     }
 }
 

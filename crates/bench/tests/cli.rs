@@ -1,12 +1,14 @@
 //! The program as a user meets it: its exit status, what it prints, what it writes.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fused_model::{Gpt2Config, Params, SaveAs};
-use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
+use patchtok::PatchTokenizer;
 use tempfile::TempDir;
 
 const REPORT: &str = "comprehensive_benchmark_results.json";
@@ -21,24 +23,12 @@ impl Files {
         let files = Self {
             root: tempfile::tempdir().expect("a temporary folder"),
         };
-        let tokenizer_json = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/base/tokenizer.json");
-        let base = PatchTokenizer::from_file(tokenizer_json).expect("the demonstration's tokenizer");
-        let mut config = Gpt2Config::new(base.vocab_size(), 128, 16, 2, 2);
-        config.eos_token_id = base.eos_id();
-        let model = Params::random(config, 1);
-        model.save(&files.path("model"), SaveAs::F32).expect("saves");
-        fs::copy(tokenizer_json, files.path("model/tokenizer.json")).expect("copies");
-        let page = |page: usize| -> String {
-            let word = |i: usize| ["select", "from", "where", "the table", "is locked"][i * (page + 7) % 5];
-            (0..150).map(|i| format!("{} {}. ", word(i), word(i / 5))).collect()
-        };
-        let pages: Vec<String> = (0..12).map(page).collect();
+        let pages = common::pages();
+        let [base, patched] = common::tokenizers(&pages);
+        common::save_model(&files.path("model"), &base);
+        fs::copy(common::TOKENIZER_JSON, files.path("model/tokenizer.json")).expect("copies");
         fs::write(files.path("heldout.txt"), pages[..4].join("\n")).expect("writes");
-        let patched = VocabBuilder::new(base)
-            .swaps(20)
-            .build(Corpus::from_texts(pages))
-            .expect("builds");
-        patched.tokenizer.save(files.path("patched")).expect("saves");
+        patched.save(files.path("patched")).expect("saves");
         files
     }
 

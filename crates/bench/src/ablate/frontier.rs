@@ -2,10 +2,9 @@
 //! tuned; the tuned adapted model stands beside them where there is one.
 
 use std::path::Path;
-use std::time::Instant;
 
 use fused_model::kv::StaticKv;
-use fused_model::{Gpt2, ModelError, Options, Params, Request, adapt, generate, score};
+use fused_model::{Gpt2, ModelError, Options, Params, adapt, score};
 use patchtok::{AdaptivocabBuilder, AdaptivocabForm, Corpus, NgramTokenizer, PatchTokenizer, VocabBuilder};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,6 +12,7 @@ use serde::Serialize;
 use super::stages::{Models, Stage};
 use crate::error::BenchError;
 use crate::interrupt;
+use crate::measure::replay::{Replay, Spelling};
 use crate::measure::{quality, turns};
 use crate::progress;
 use crate::workload::{Pages, Text};
@@ -80,7 +80,7 @@ enum Tokenizer {
     Ngrams(Box<NgramTokenizer>),
 }
 
-impl Tokenizer {
+impl Spelling for Tokenizer {
     fn encode(&self, text: &str) -> Vec<u32> {
         match self {
             Self::Patched(tokenizer) => tokenizer.encode(text),
@@ -88,13 +88,15 @@ impl Tokenizer {
         }
     }
 
-    fn decode(&self, ids: &[u32]) -> Result<Vec<u8>, BenchError> {
-        Ok(match self {
-            Self::Patched(tokenizer) => tokenizer.decode_bytes(ids)?,
-            Self::Ngrams(tokenizer) => tokenizer.decode_bytes(ids)?,
-        })
+    fn decode_bytes(&self, ids: &[u32]) -> patchtok::Result<Vec<u8>> {
+        match self {
+            Self::Patched(tokenizer) => tokenizer.decode_bytes(ids),
+            Self::Ngrams(tokenizer) => tokenizer.decode_bytes(ids),
+        }
     }
+}
 
+impl Tokenizer {
     /// The new tokens, and what each stands for.
     fn new_tokens(&self) -> Vec<(u32, &[u32])> {
         match self {
@@ -245,34 +247,14 @@ fn seconds(points: &[Point], texts: &[Text], rounds: usize) -> Result<Vec<Vec<f6
 }
 
 fn replay(point: &Point, texts: &[Text]) -> Result<f64, BenchError> {
-    // The replies are given, so encoding them is no part of the work.
-    let replies: Vec<Vec<u32>> = texts.iter().map(|text| point.tokenizer.encode(&text.reply)).collect();
     let geometry = point.model.config().kv_geometry(BATCH.min(texts.len()));
     let mut store = StaticKv::new(&geometry).map_err(ModelError::from)?;
-    let start = Instant::now();
-    let requests: Vec<Request> = texts
-        .iter()
-        .zip(replies)
-        .map(|(text, reply)| Request::replay(point.tokenizer.encode(&text.prompt), reply))
-        .collect();
-    let mut model = point.model.clone();
-    let outputs = generate(&mut model, &mut store, &requests, geometry.max_sequences, &mut |_| {})?;
-    let said = outputs
-        .iter()
-        .map(|ids| point.tokenizer.decode(ids))
-        .collect::<Result<Vec<_>, _>>()?;
-    let seconds = start.elapsed().as_secs_f64();
-    let wrong = texts
-        .iter()
-        .zip(&said)
-        .find(|(text, said)| text.reply.as_bytes() != said.as_slice());
-    if let Some((text, _)) = wrong {
-        return Err(BenchError::Input(format!(
-            "{} with {} swaps does not give back the text it encodes: {:?}",
-            point.method.words(),
-            point.swaps,
-            text.reply
-        )));
-    }
-    Ok(seconds)
+    let replay = Replay {
+        who: &format!("{} with {} swaps", point.method.words(), point.swaps),
+        model: &point.model,
+        tokenizer: &point.tokenizer,
+        texts,
+        batch: geometry.max_sequences,
+    };
+    Ok(replay.run(&mut store, &mut |_, _| {})?.seconds)
 }

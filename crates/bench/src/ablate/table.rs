@@ -2,6 +2,7 @@
 
 use super::report::{AblationReport, GuardOn, QualityGuard};
 use super::stages::Stage;
+use crate::arms::KvChoice;
 use crate::report::{Change, Interaction};
 use crate::words::{PER_MIB, judged, number, percent, with_interval};
 
@@ -14,8 +15,8 @@ pub fn render(report: &AblationReport) -> String {
     sections.push(frontier(report));
     sections.extend(report.factorial.as_ref().map(|factorial| {
         [
-            effects("virtual", &factorial.virtual_store),
-            effects("paged", &factorial.paged_store),
+            effects(KvChoice::Virtual, &factorial.virtual_store),
+            effects(KvChoice::Paged, &factorial.paged_store),
         ]
         .concat()
     }));
@@ -139,21 +140,19 @@ fn frontier(report: &AblationReport) -> Vec<String> {
     lines
 }
 
-fn effects(store: &str, interaction: &Interaction) -> Vec<String> {
-    let [speed, memory] = [&interaction.bytes_per_second, &interaction.kv_memory];
-    let row = |name: &str, speed: &Change, memory: &Change| {
+fn effects(store: KvChoice, interaction: &Interaction) -> Vec<String> {
+    let (speed, memory) = (
+        interaction.bytes_per_second.rows(store),
+        interaction.kv_memory.rows(store),
+    );
+    let mut lines = vec![format!(
+        "  {:30} {:28} {}",
+        "against base + static", "reply bytes/s", "peak KV memory of a batch"
+    )];
+    lines.extend(speed.into_iter().zip(memory).map(|((name, speed), (_, memory))| {
         format!("  {name:30} {:28} {}", percent(&speed.figure), percent(&memory.figure))
-    };
-    vec![
-        format!(
-            "  {:30} {:28} {}",
-            "against base + static", "reply bytes/s", "peak KV memory of a batch"
-        ),
-        row("patched tokenizer alone", &speed.tokenizer, &memory.tokenizer),
-        row(&format!("{store} KV store alone"), &speed.kv_store, &memory.kv_store),
-        row("both", &speed.both, &memory.both),
-        row("beyond the product of the two", &speed.interaction, &memory.interaction),
-    ]
+    }));
+    lines
 }
 
 fn frames(report: &AblationReport) -> Vec<String> {
@@ -196,7 +195,7 @@ mod tests {
         for words in Stage::ALL.map(Stage::words) {
             assert!(table.contains(words), "{words} is missing in\n{table}");
         }
-        for words in ["not measured", "AdaptiVocab as released", "paged KV store alone"] {
+        for words in ["not measured", "AdaptiVocab as released", "paged store alone"] {
             assert!(table.contains(words), "{words} is missing in\n{table}");
         }
         assert!(!table.contains("NaN") && !table.contains("inf"), "{table}");

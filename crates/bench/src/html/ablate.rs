@@ -4,12 +4,12 @@ use super::{Page, escape, verdict};
 use crate::ablate::report::{AblationReport, Factorial, GuardOn, QualityGuard};
 use crate::ablate::stages::Stage;
 use crate::ablate::table::holds;
-use crate::arms::ARMS;
+use crate::arms::{ARMS, KvChoice};
 use crate::error::BenchError;
 use crate::plots::arm_label;
 use crate::plots::single::Single;
 use crate::report::Change;
-use crate::words::{PER_MIB, number, or_dash, percent, with_interval};
+use crate::words::{PER_MIB, number, or_dash, percent, with_interval, workload};
 
 /// The page of an ablation.
 ///
@@ -28,13 +28,10 @@ pub fn ablated(report: &AblationReport, figures: &[Single]) -> Result<Vec<u8>, B
     frontier(&mut page, report);
     if let Some(factorial) = &report.factorial {
         page.heading("Tokenizer \u{d7} KV store");
+        let bytes = [inputs.prompt_bytes, inputs.reply_bytes];
         page.text(&format!(
-            "{} texts, {} bytes of prompt and {} of reply, batches of {}, {} rounds.",
-            inputs.texts,
-            number(inputs.prompt_bytes as f64, 0),
-            number(inputs.reply_bytes as f64, 0),
-            inputs.batch,
-            inputs.rounds
+            "{}.",
+            workload(inputs.texts, bytes, inputs.batch, inputs.rounds)
         ));
         effects(&mut page, factorial);
     }
@@ -173,27 +170,22 @@ fn effects(page: &mut Page, factorial: &Factorial) {
             ]
         }),
     );
-    let stores = [("virtual", &factorial.virtual_store), ("paged", &factorial.paged_store)];
-    let rows = stores.iter().flat_map(|(store, interaction)| {
-        let (speed, memory) = (&interaction.bytes_per_second, &interaction.kv_memory);
-        [
-            (
-                "patched tokenizer alone".to_owned(),
-                &speed.tokenizer,
-                &memory.tokenizer,
-            ),
-            (format!("{store} store alone"), &speed.kv_store, &memory.kv_store),
-            (format!("both, {store}"), &speed.both, &memory.both),
-            (
-                format!("beyond the product, {store}"),
-                &speed.interaction,
-                &memory.interaction,
-            ),
-        ]
+    // The tokenizer alone is the same beside both stores.
+    let stores = [
+        (KvChoice::Virtual, &factorial.virtual_store, 0),
+        (KvChoice::Paged, &factorial.paged_store, 1),
+    ];
+    let rows = stores.into_iter().flat_map(|(store, of, from)| {
+        let rows = of
+            .bytes_per_second
+            .rows(store)
+            .into_iter()
+            .zip(of.kv_memory.rows(store));
+        rows.skip(from)
     });
     page.table(
         &["Against base + static", "Reply bytes/s", "", "Peak KV memory", ""],
-        rows.map(|(name, speed, memory)| {
+        rows.map(|((name, speed), (_, memory))| {
             vec![
                 escape(&name),
                 percent(&speed.figure),

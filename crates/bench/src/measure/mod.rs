@@ -1,6 +1,7 @@
 //! What is read from clocks, counters and the operating system, before any statistics.
 
 pub mod quality;
+pub(crate) mod replay;
 pub mod serving;
 pub mod tokens;
 

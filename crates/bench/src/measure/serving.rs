@@ -5,12 +5,11 @@
 //! everything up. Then come the timed rounds; an arm keeps one store through all of them, as a
 //! server does.
 
-use std::time::Instant;
-
+use fused_model::Event;
 use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Event, Request, generate};
 use vattn::Config;
 
+use super::replay::Replay;
 use super::turns;
 use crate::arms::{ARMS, Arm, KvChoice};
 use crate::error::BenchError;
@@ -224,53 +223,26 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Prompts in as text, replies out as text.
     fn batch(&self, arm: Arm, store: &mut dyn KvStore, batch: &[Text]) -> Result<BatchRun, BenchError> {
         let subject = self.subject(arm);
-        // The replies are given, so encoding them is no part of the work.
-        let replies: Vec<Vec<u32>> = batch.iter().map(|text| subject.tokenizer.encode(&text.reply)).collect();
         let mut events = Events {
             first_byte: vec![0.0; batch.len()],
+            latency: vec![0.0; batch.len()],
             ..Events::default()
         };
-        events.latency = events.first_byte.clone();
-
-        let start = Instant::now();
-        let requests: Vec<Request> = batch
-            .iter()
-            .zip(replies)
-            .map(|(text, reply)| Request::replay(subject.tokenizer.encode(&text.prompt), reply))
-            .collect();
-        let observe = &mut |event: Event<'_>| events.take(event, start.elapsed().as_secs_f64());
-        let outputs = generate(
-            &mut subject.model.clone(),
-            store,
-            &requests,
-            self.settings.batch,
-            observe,
-        )?;
-        let texts = outputs
-            .iter()
-            .map(|ids| subject.tokenizer.decode(ids))
-            .collect::<Result<Vec<_>, _>>()?;
-        let wall = start.elapsed().as_secs_f64();
-
-        if let Some((got, text)) = texts.iter().zip(batch).find(|(got, text)| **got != text.reply) {
-            return Err(BenchError::Input(format!(
-                "the {} tokenizer does not give back the text it encodes: {:?} became {got:?}",
-                arm.tokenizer.word(),
-                text.reply
-            )));
-        }
-        let lengths = requests
-            .iter()
-            .zip(&outputs)
-            .map(|(request, output)| (request.prompt.len(), output.len()));
+        let replay = Replay {
+            who: &format!("the {} tokenizer", arm.tokenizer.word()),
+            model: &subject.model,
+            tokenizer: &subject.tokenizer,
+            texts: batch,
+            batch: self.settings.batch,
+        };
+        let replayed = replay.run(store, &mut |event, seconds| events.take(event, seconds))?;
         Ok(BatchRun {
-            lengths: lengths.collect(),
+            lengths: replayed.lengths,
             timeline: events.timeline,
             time: BatchTime {
-                wall,
+                wall: replayed.seconds,
                 latency: events.latency,
                 first_byte: events.first_byte,
             },

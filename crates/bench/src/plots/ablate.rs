@@ -9,7 +9,7 @@ use crate::ablate::frontier::Method;
 use crate::ablate::report::{AblationReport, Adoption, FrontierPoint, GuardOn};
 use crate::ablate::stages::Stage;
 use crate::arms::KvChoice;
-use crate::report::{Change, Effects, Figure, Interaction};
+use crate::report::{Effects, Figure, Interaction};
 use crate::words::PER_MIB;
 
 /// Names of all figures, in order; those without data are left out of a run.
@@ -38,7 +38,10 @@ pub(super) fn figures(report: &AblationReport) -> Result<Vec<Single>, PlotError>
         figures.push(frontier_speed(&report.frontier)?);
     }
     if let Some(factorial) = &report.factorial {
-        let stores = [("virtual", &factorial.virtual_store), ("paged", &factorial.paged_store)];
+        let stores = [
+            (KvChoice::Virtual, &factorial.virtual_store),
+            (KvChoice::Paged, &factorial.paged_store),
+        ];
         figures.push(effects(
             ABLATED[5],
             Head::new(
@@ -255,17 +258,16 @@ fn depth(report: &AblationReport) -> Result<Single, PlotError> {
 fn effects(
     name: &'static str,
     head: Head,
-    stores: [(&str, &Interaction); 2],
+    stores: [(KvChoice, &Interaction); 2],
     of: impl Fn(&Interaction) -> &Effects,
 ) -> Result<Single, PlotError> {
-    let row = |label: String, change: &Change| -> ChangeRow { change_row(label, change) };
-    let mut rows = vec![row("patched tokenizer alone".to_owned(), &of(stores[0].1).tokenizer)];
-    for (store, interaction) in stores {
-        let effects = of(interaction);
-        rows.push(row(format!("{store} store alone"), &effects.kv_store));
-        rows.push(row(format!("both, {store}"), &effects.both));
-        rows.push(row(format!("beyond the product, {store}"), &effects.interaction));
-    }
+    // The tokenizer alone is the same beside both stores.
+    let rows: Vec<ChangeRow> = stores
+        .into_iter()
+        .zip([0, 1])
+        .flat_map(|((store, interaction), from)| of(interaction).rows(store).into_iter().skip(from))
+        .map(|(name, change)| change_row(name, change))
+        .collect();
     let alt = format!("{} by tokenizer and KV store", head.title);
     single(name, alt, |canvas, frame| panel::changes(canvas, frame, &head, &rows))
 }

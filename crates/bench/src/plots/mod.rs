@@ -15,8 +15,8 @@ use canvas::{Anchor, Canvas, Ink};
 use palette::{FUSED, INK, MUTED, NORMAL};
 use panel::{Bar, ChangeRow, Frame};
 
-use crate::arms::{ARMS, Arm};
-use crate::report::{ArmReport, Change, Figure, Report};
+use crate::arms::{ARMS, Arm, KvChoice};
+use crate::report::{ArmReport, Change, Effects, Figure, Report};
 use crate::words::{PER_MIB, number, percent};
 
 /// A figure that could not be made.
@@ -209,6 +209,13 @@ fn change_row(label: impl Into<String>, change: &Change) -> ChangeRow {
         interval: change.figure.ci95,
         color: palette::verdict(change.verdict),
     }
+}
+
+/// A row for each effect of the tokenizer and the virtual store.
+fn effect_rows(effects: &Effects) -> [ChangeRow; 4] {
+    effects
+        .rows(KvChoice::Virtual)
+        .map(|(name, change)| change_row(name, change))
 }
 
 #[cfg(test)]

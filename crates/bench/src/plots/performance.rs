@@ -2,7 +2,7 @@
 
 use super::canvas::Canvas;
 use super::panel::{self, Bar, Frame, Head, Line};
-use super::{PAGE, PlotError, arm_bars, bar, change_row, number, page, palette};
+use super::{PAGE, PlotError, arm_bars, bar, change_row, effect_rows, number, page, palette};
 use crate::arms::{FUSED, NORMAL};
 use crate::report::{ArmReport, Figure, Report};
 
@@ -80,13 +80,7 @@ pub(super) fn improvement(canvas: &mut Canvas<'_>, frame: Frame, report: &Report
 }
 
 pub(super) fn attribution(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
-    let effects = &report.interaction.bytes_per_second;
-    let rows = [
-        change_row("patched tokenizer alone", &effects.tokenizer),
-        change_row("virtual KV cache alone", &effects.kv_store),
-        change_row("both", &effects.both),
-        change_row("beyond the product of the two", &effects.interaction),
-    ];
+    let rows = effect_rows(&report.interaction.bytes_per_second);
     let head = Head::new("Where the speed comes from", "% change of reply bytes per second");
     panel::changes(canvas, frame, &head, &rows);
 }

@@ -4,7 +4,7 @@ pub use super::ablate::ABLATED;
 use super::canvas::{self, Canvas};
 use super::panel::{self, Bar, Frame, Head};
 pub use super::serve::SERVED;
-use super::{PlotError, ablate, change_row, kv_cache, number, palette, performance, serve, tokens};
+use super::{PlotError, ablate, effect_rows, kv_cache, number, palette, performance, serve, tokens};
 use crate::ablate::report::AblationReport;
 use crate::report::Report;
 use crate::serve::report::ServeReport;
@@ -112,13 +112,7 @@ pub fn compared(report: &Report) -> Result<Vec<Single>, PlotError> {
 }
 
 fn memory_attribution(canvas: &mut Canvas<'_>, frame: Frame, report: &Report) {
-    let effects = &report.interaction.kv_memory;
-    let rows = [
-        change_row("patched tokenizer alone", &effects.tokenizer),
-        change_row("virtual KV cache alone", &effects.kv_store),
-        change_row("both", &effects.both),
-        change_row("beyond the product of the two", &effects.interaction),
-    ];
+    let rows = effect_rows(&report.interaction.kv_memory);
     let head = Head::new("Where the memory goes", "% change of the peak KV memory of a batch");
     panel::changes(canvas, frame, &head, &rows);
 }

@@ -488,6 +488,19 @@ pub struct Effects {
     pub interaction: Change,
 }
 
+impl Effects {
+    /// The four with their names, the tokenizer's first.
+    pub(crate) fn rows(&self, store: KvChoice) -> [(String, &Change); 4] {
+        let store = store.word();
+        [
+            ("patched tokenizer alone".to_owned(), &self.tokenizer),
+            (format!("{store} store alone"), &self.kv_store),
+            (format!("both, {store}"), &self.both),
+            (format!("beyond the product, {store}"), &self.interaction),
+        ]
+    }
+}
+
 /// Something the benchmark should show.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Goal {
