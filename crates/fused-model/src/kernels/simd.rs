@@ -1,8 +1,9 @@
 //! One body, several instruction sets.
 #![allow(unsafe_code)] // calling a function compiled for a wider instruction set, after detecting it
 
-/// Declares functions whose body is compiled three times (AVX-512, AVX2, baseline) and dispatched at
-/// run time. The body must be a loop over slices that vectorises by itself: no intrinsics.
+/// Declares functions whose body is compiled three times on x86-64 (AVX-512, AVX2, baseline) and dispatched at run time; other
+/// targets have their vectors, NEON among them, in the baseline. The body must be a loop over slices that vectorises by
+/// itself: no intrinsics.
 macro_rules! simd_fn {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
@@ -20,12 +21,13 @@ macro_rules! simd_fn {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                match $crate::kernels::simd::Level::get() {
+                use $crate::kernels::simd::Level;
+                match Level::get() {
                     // SAFETY: `Level::get` returns a level only after detecting every feature of it.
-                    $crate::kernels::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    Level::Avx512 | Level::Avx512Vnni => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::kernels::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernels::simd::Level::Baseline => {}
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Baseline => {}
                 }
             }
             body($($arg),*)
@@ -52,31 +54,99 @@ macro_rules! each {
 }
 pub(crate) use each;
 
-/// The widest instruction set in use.
+/// An instruction set that kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg(target_arch = "x86_64")]
 pub(crate) enum Level {
+    /// What every processor of the target has.
     Baseline,
+    /// AVX2 with fused products and conversions of half precision.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX-512 F, BW, DQ and VL, and what [`Avx2`](Self::Avx2) has.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same with VNNI's products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// The same with dot products of bytes.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Level {
-    /// Detects the level; the standard library caches the answer, so this is a few loads.
+    /// The widest level of this processor; the standard library caches what it detects, so this is a few loads.
     #[inline]
     pub(crate) fn get() -> Self {
+        #[cfg(test)]
+        if let Some(level) = chosen::LEVEL.get() {
+            return level;
+        }
+        Self::detect()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn detect() -> Self {
         if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
             Self::Baseline
-        } else if is_x86_feature_detected!("avx512f")
+        } else if !(is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vl"))
         {
-            Self::Avx512
-        } else {
             Self::Avx2
+        } else if is_x86_feature_detected!("avx512vnni") {
+            Self::Avx512Vnni
+        } else {
+            Self::Avx512
         }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn detect() -> Self {
+        use std::arch::is_aarch64_feature_detected;
+        if !is_aarch64_feature_detected!("neon") {
+            Self::Baseline
+        } else if is_aarch64_feature_detected!("dotprod") {
+            Self::NeonDot
+        } else {
+            Self::Neon
+        }
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn detect() -> Self {
+        Self::Baseline
+    }
+}
+
+/// Tests of a processor run what narrower ones would.
+#[cfg(test)]
+pub(crate) mod chosen {
+    use std::cell::Cell;
+
+    use super::Level;
+
+    thread_local! {
+        pub(super) static LEVEL: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    /// Runs `test` for each level that this processor has, narrowest first. Only this thread is at the level.
+    pub(crate) fn at_each_level(mut test: impl FnMut(Level)) {
+        #[cfg(target_arch = "x86_64")]
+        let levels = [Level::Baseline, Level::Avx2, Level::Avx512, Level::Avx512Vnni];
+        #[cfg(target_arch = "aarch64")]
+        let levels = [Level::Baseline, Level::Neon, Level::NeonDot];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let levels = [Level::Baseline];
+        let widest = levels.iter().position(|&level| level == Level::detect()).unwrap();
+        for level in &levels[..=widest] {
+            LEVEL.set(Some(*level));
+            test(*level);
+        }
+        LEVEL.set(None);
     }
 }
 

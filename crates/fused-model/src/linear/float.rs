@@ -1,14 +1,16 @@
 //! Products with weights in `f32` or `f16`.
 #![allow(unsafe_code)] // vectors and pointers into matrices whose sizes are checked in `Job::new`
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::float32x4_t;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m256;
 use std::ops::Range;
 
 use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::Level;
-use crate::kernels::simd::each;
+use crate::kernels::simd::{Level, each};
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::vector::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Avx512};
 use crate::kernels::vector::{Element, Float, Plain, prefetch};
@@ -112,25 +114,41 @@ unsafe fn avx512<E: Element, const M: usize, const P: usize>(
     unsafe { tile::<Avx512, E, M, P>(job, row, panel, depth) }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon<E: Element, const M: usize, const P: usize>(
+    job: &Job<'_, E>,
+    row: usize,
+    panel: usize,
+    depth: &Range<usize>,
+) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Neon<float32x4_t>, E, M, P>(job, row, panel, depth) }
+}
+
 fn registers() -> Registers {
-    #[cfg(target_arch = "x86_64")]
     match Level::get() {
-        Level::Avx512 => return Registers::Many,
-        Level::Avx2 => return Registers::Few,
-        Level::Baseline => {}
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Vnni => Registers::Many,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Registers::Few,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDot => Registers::Few,
+        Level::Baseline => Registers::Arrays,
     }
-    Registers::Arrays
 }
 
 /// The tile of this processor for a height and a number of panels.
 fn tile_for_shape<E: Element>(shape: (usize, usize)) -> Tile<E> {
-    #[cfg(target_arch = "x86_64")]
     match Level::get() {
-        Level::Avx512 => return tile_for!(Many, shape, avx512::<E>),
-        Level::Avx2 => return tile_for!(Few, shape, avx2::<E>),
-        Level::Baseline => {}
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Vnni => tile_for!(Many, shape, avx512::<E>),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => tile_for!(Few, shape, avx2::<E>),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDot => tile_for!(Few, shape, neon::<E>),
+        Level::Baseline => tile_for!(Arrays, shape, plain::<E>),
     }
-    tile_for!(Arrays, shape, plain::<E>)
 }
 
 /// Most rows of a tile on this processor.

@@ -1,17 +1,19 @@
 //! Products with weights in one byte.
 #![allow(unsafe_code)] // vectors and pointers into matrices whose sizes are checked in `Job::new`
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::int32x4_t;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m256i;
 use std::ops::Range;
 
 use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::Level;
-use crate::kernels::simd::{each, max_abs, simd_fn};
+use crate::kernels::simd::{Level, each, max_abs, simd_fn};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Vnni};
 use crate::kernels::vector::{Float, Int, Plain, prefetch};
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::vector::{Neon, NeonDot};
 use crate::pages::Buffer;
 use crate::threads::{Parts, Pool};
 
@@ -191,30 +193,45 @@ unsafe fn vnni<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel:
     unsafe { tile::<Vnni, M, P>(job, row, panel, steps) }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn has_vnni() -> bool {
-    Level::get() == Level::Avx512 && is_x86_feature_detected!("avx512vnni")
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<Neon<int32x4_t>, M, P>(job, row, panel, steps) }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn neon_dot<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+    // SAFETY: the caller's promise; this function enables the instruction set.
+    unsafe { tile::<NeonDot, M, P>(job, row, panel, steps) }
 }
 
 fn registers() -> Registers {
-    #[cfg(target_arch = "x86_64")]
-    if has_vnni() {
-        return Registers::Many;
-    } else if Level::get() != Level::Baseline {
-        return Registers::Few;
+    match Level::get() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => Registers::Many,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx2 => Registers::Few,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonDot => Registers::Few,
+        Level::Baseline => Registers::Arrays,
     }
-    Registers::Arrays
 }
 
 /// The tile of this processor for a height and a number of panels.
 fn tile_for_shape(shape: (usize, usize)) -> Tile {
-    #[cfg(target_arch = "x86_64")]
-    if has_vnni() {
-        return tile_for!(Many, shape, vnni);
-    } else if Level::get() != Level::Baseline {
-        return tile_for!(Few, shape, avx2);
+    match Level::get() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => tile_for!(Many, shape, vnni),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx2 => tile_for!(Few, shape, avx2),
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot => tile_for!(Few, shape, neon_dot),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => tile_for!(Few, shape, neon),
+        Level::Baseline => tile_for!(Arrays, shape, plain),
     }
-    tile_for!(Arrays, shape, plain)
 }
 
 /// Most rows of a tile on this processor.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::kernels::simd::Level;
+use crate::kernels::simd::chosen::at_each_level;
 use crate::rng::Rng;
 
 fn random(rng: &mut Rng, len: usize) -> Vec<f32> {
@@ -27,18 +29,6 @@ impl Case {
         let shape = (self.inputs, self.outputs);
         Linear::new(&self.weight, shape, (self.outputs, 1), Some(&self.bias), precision)
     }
-
-    /// The sum in `f64`, and the sum of sizes, which bounds its error.
-    fn plain(&self, x: &[f32], output: usize) -> (f64, f64) {
-        let products = x
-            .iter()
-            .enumerate()
-            .map(|(input, &x)| f64::from(x) * f64::from(self.weight[input * self.outputs + output]));
-        let bias = f64::from(self.bias[output]);
-        products.fold((bias, bias.abs()), |(sum, size), product| {
-            (sum + product, size + product.abs())
-        })
-    }
 }
 
 fn forward(linear: &Linear, threads: usize, x: &[f32], then: Then, before: f32) -> Vec<f32> {
@@ -60,42 +50,84 @@ const SHAPES: [(usize, usize); 8] = [
     (30, 600),
 ];
 
-/// Largest error a precision may have: of rounding each product, or each factor to a byte.
-fn allowed(precision: Precision, case: &Case, x: &[f32], size: f64) -> f64 {
-    let top = |values: &[f32]| f64::from(values.iter().fold(0.0f32, |top, x| top.max(x.abs())));
-    match precision {
-        Precision::F32 => 1e-6 * size,
-        Precision::F16 => 1e-3 * size,
-        Precision::Int8 => case.inputs as f64 * top(x) * top(&case.weight) / 127.0 + 1e-6 * size,
-    }
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Int8];
+
+/// What a product takes of `x`: itself, or in int8 the nearest of 255 numbers.
+fn taken(precision: Precision, x: &[f32]) -> Vec<f64> {
+    let top = x.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+    let (scale, inverse) = (f64::from(top / 127.0), 127.0 / top);
+    let round = |x: f32| f64::from((x * inverse).round_ties_even()) * scale;
+    x.iter()
+        .map(|&x| {
+            if precision == Precision::Int8 {
+                round(x)
+            } else {
+                f64::from(x)
+            }
+        })
+        .collect()
 }
 
+/// Weights and what the inputs are rounded to are taken as they are, so that only the additions round: in every precision and
+/// at every level to a part of the sum of sizes.
 #[test]
-fn products_are_close_to_the_plain_sum() {
+fn products_are_the_plain_sum_of_what_is_stored() {
     let mut rng = Rng::new(1);
     for (inputs, outputs) in SHAPES {
         let case = Case::new(&mut rng, inputs, outputs);
-        for rows in [1, 2, 3, 5, 6, 7, 12, 13, 25, 130] {
-            let x = random(&mut rng, rows * inputs);
-            for precision in [Precision::F32, Precision::F16, Precision::Int8] {
-                let linear = case.linear(precision);
-                let stored = forward(&linear, 2, &x, Then::Store, 7.0);
-                let added = forward(&linear, 2, &x, Then::Add, 0.5);
-                for (row, x) in x.chunks_exact(inputs).enumerate() {
-                    for output in 0..outputs {
-                        let (want, size) = case.plain(x, output);
-                        let allowed = allowed(precision, &case, x, size + 0.5);
-                        let at = row * outputs + output;
+        for precision in PRECISIONS {
+            let linear = case.linear(precision);
+            let mut columns = vec![0.0; inputs * outputs];
+            for (output, column) in columns.chunks_exact_mut(inputs).enumerate() {
+                linear.column(output, column);
+            }
+            for rows in [1, 2, 3, 5, 6, 7, 12, 13, 25] {
+                let x = random(&mut rng, rows * inputs);
+                let sum = |x: &[f64], output: usize| {
+                    let column = &columns[output * inputs..][..inputs];
+                    let bias = f64::from(case.bias[output]);
+                    let products = x.iter().zip(column).map(|(x, &weight)| x * f64::from(weight));
+                    products.fold((bias, bias.abs()), |(sum, size), product| {
+                        (sum + product, size + product.abs())
+                    })
+                };
+                let wants: Vec<_> = x
+                    .chunks_exact(inputs)
+                    .map(|x| taken(precision, x))
+                    .flat_map(|x| (0..outputs).map(move |output| sum(&x, output)))
+                    .collect();
+                at_each_level(|level| {
+                    let stored = forward(&linear, 1, &x, Then::Store, 7.0);
+                    let added = forward(&linear, 1, &x, Then::Add, 0.5);
+                    for (at, &(want, size)) in wants.iter().enumerate() {
                         for (got, want) in [(stored[at], want), (added[at], want + 0.5)] {
                             assert!(
-                                (f64::from(got) - want).abs() <= allowed,
-                                "{precision:?} {inputs}x{outputs}, {rows} rows: [{row}][{output}] is {got}, wants {want}"
+                                (f64::from(got) - want).abs() <= 1e-6 * (size + 0.5),
+                                "{precision:?} {inputs}x{outputs}, {rows} rows, {level:?}: [{at}] is {got}, wants {want}"
                             );
                         }
                     }
-                }
+                });
             }
         }
+    }
+}
+
+fn one_by_one(linear: &Linear, x: &[f32]) -> Vec<f32> {
+    x.chunks_exact(linear.inputs)
+        .flat_map(|row| forward(linear, 1, row, Then::Store, 0.0))
+        .collect()
+}
+
+/// Rows in batches of `rows` have the bits of `alone`.
+fn assert_same_bits(linear: &Linear, x: &[f32], alone: &[f32], rows: usize, threads: usize) {
+    for (x, alone) in x
+        .chunks_exact(rows * linear.inputs)
+        .zip(alone.chunks_exact(rows * linear.outputs))
+    {
+        let together = forward(linear, threads, x, Then::Store, 0.0);
+        let same = together.iter().zip(alone).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{linear:?}, {rows} rows, {threads} threads");
     }
 }
 
@@ -105,19 +137,35 @@ fn a_row_has_the_same_bits_in_every_batch_and_on_any_number_of_threads() {
     for (inputs, outputs) in SHAPES {
         let case = Case::new(&mut rng, inputs, outputs);
         let x = random(&mut rng, 40 * inputs);
-        for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+        for precision in PRECISIONS {
             let linear = case.linear(precision);
-            let alone: Vec<f32> = x
-                .chunks_exact(inputs)
-                .flat_map(|row| forward(&linear, 1, row, Then::Store, 0.0))
-                .collect();
+            let alone = one_by_one(&linear, &x);
             for (rows, threads) in [(2, 1), (7, 2), (13, 3), (40, 2)] {
-                for (x, alone) in x.chunks_exact(rows * inputs).zip(alone.chunks_exact(rows * outputs)) {
-                    let together = forward(&linear, threads, x, Then::Store, 0.0);
-                    let same = together.iter().zip(alone).all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{precision:?} {inputs}x{outputs}, {rows} rows, {threads} threads");
-                }
+                assert_same_bits(&linear, &x, &alone, rows, threads);
             }
+        }
+    }
+}
+
+/// The same holds at every level, and all levels with fused products give the same bits.
+#[test]
+fn a_row_has_the_same_bits_at_every_level() {
+    let mut rng = Rng::new(2);
+    for (inputs, outputs) in SHAPES {
+        let case = Case::new(&mut rng, inputs, outputs);
+        let x = random(&mut rng, 25 * inputs);
+        for precision in PRECISIONS {
+            let linear = case.linear(precision);
+            let mut fused = None;
+            at_each_level(|level| {
+                let alone = one_by_one(&linear, &x);
+                for rows in [2, 5, 12, 25] {
+                    assert_same_bits(&linear, &x, &alone, rows, 1);
+                }
+                if level != Level::Baseline {
+                    assert_eq!(&alone, fused.get_or_insert_with(|| alone.clone()), "{level:?}");
+                }
+            });
         }
     }
 }
@@ -151,16 +199,18 @@ fn bytes_are_summed_exactly() {
         let mut x: Vec<f32> = (0..rows * inputs).map(|_| whole(&mut rng)).collect();
         x.iter_mut().step_by(inputs).for_each(|x| *x = -127.0);
         let linear = Linear::new(&weight, (inputs, outputs), (outputs, 1), None, Precision::Int8);
-        let out = forward(&linear, 1, &x, Then::Store, 0.0);
-        for (out, x) in out.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
-            for (output, &got) in out.iter().enumerate() {
-                let products = x
-                    .iter()
-                    .enumerate()
-                    .map(|(input, &x)| x as i64 * weight[input * outputs + output] as i64);
-                assert_eq!(got as i64, products.sum::<i64>());
+        at_each_level(|level| {
+            let out = forward(&linear, 1, &x, Then::Store, 0.0);
+            for (out, x) in out.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
+                for (output, &got) in out.iter().enumerate() {
+                    let products = x
+                        .iter()
+                        .enumerate()
+                        .map(|(input, &x)| x as i64 * weight[input * outputs + output] as i64);
+                    assert_eq!(got as i64, products.sum::<i64>(), "{level:?}");
+                }
             }
-        }
+        });
     }
 }
 

@@ -13,10 +13,11 @@ pub(super) const GROUP: usize = 4;
 
 /// Shape of the tiles that fit a register file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // other targets have fewer kinds of registers
 pub(super) enum Registers {
     /// 32 vectors of sixteen lanes: AVX-512.
     Many,
-    /// 8 vectors of sixteen lanes: pairs of AVX2 registers.
+    /// 8 vectors of sixteen lanes: pairs of AVX2 registers, fours of NEON's.
     Few,
     /// Arrays that the compiler turns into what vectors there are.
     Arrays,
