@@ -210,9 +210,10 @@ impl Int for NeonDot {
 }
 
 /// Adds to each lane the dot product of its four bytes. The intrinsic is not in stable Rust.
-#[inline(always)]
-unsafe fn dots(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the caller promises the instruction.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dots(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: this function enables the instruction.
     unsafe {
         asm!(
             "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
