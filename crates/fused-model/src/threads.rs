@@ -206,7 +206,7 @@ pub(crate) struct Parts<'a, T> {
     lent: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the slice is borrowed mutably for 'a, and its users take disjoint parts.
+// SAFETY: the slice is borrowed mutably for 'a, and whoever takes parts promises that they are disjoint.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Parts<'_, T> {}
@@ -220,11 +220,14 @@ impl<'a, T> Parts<'a, T> {
         }
     }
 
-    /// One part. The caller is the only one who takes these elements.
-    #[allow(clippy::mut_from_ref)] // see above
-    pub(crate) fn part(&self, range: Range<usize>) -> &mut [T] {
+    /// One part.
+    ///
+    /// # Safety
+    /// While it is borrowed nobody else takes any of its elements.
+    #[allow(clippy::mut_from_ref)] // the caller's promise
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: inside the slice by the assert; nobody else takes these elements.
+        // SAFETY: inside the slice by the assert, and the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }

@@ -68,7 +68,8 @@ pub(super) fn pack<'a>(pool: &Pool, packed: &'a mut Vec<f32>, x: &'a [f32], tile
     let parts = Parts::new(packed);
     pool.for_each(tiles.count(), &|_, tile| {
         let rows = tiles.range(tile);
-        let part = parts.part(rows.start * inputs..rows.end * inputs);
+        // SAFETY: each task has a tile of its own, and tiles are disjoint.
+        let part = unsafe { parts.part(rows.start * inputs..rows.end * inputs) };
         let x = &x[rows.start * inputs..rows.end * inputs];
         for (input, to) in part.chunks_exact_mut(rows.len()).enumerate() {
             let from = x[input..].iter().step_by(inputs);
@@ -157,7 +158,10 @@ pub(super) fn tile_rows() -> usize {
 }
 
 /// The product of all rows with some panels, by the widest instruction set there is.
-pub(super) fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
+///
+/// # Safety
+/// Nobody else works on these panels of the output at the same time.
+pub(super) unsafe fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
     assert!(panels.end * PANEL <= job.bias.len(), "panels of a product");
     for_each_tile(
         job.tiles,
@@ -166,7 +170,8 @@ pub(super) fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
         panels,
         (ROWS, DEPTH),
         |rows, panel, width, depth| {
-            // SAFETY: the processor has the instruction set; rows, panels and depth lie inside the job's matrices.
+            // SAFETY: the processor has the instruction set; rows, panels and depth lie inside the job's matrices; nobody else
+            // works on the panels.
             unsafe { tile_for_shape::<E>((rows.len(), width))(job, rows.start, panel, depth) }
         },
     );
@@ -176,7 +181,7 @@ pub(super) fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
 ///
 /// # Safety
 /// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows, panels and depth lie
-/// inside the job.
+/// inside the job, and nobody else works on these panels of the output.
 #[inline(always)]
 unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,

@@ -96,8 +96,9 @@ pub(super) fn quantize(pool: &Pool, packed: &mut Vec<u8>, scales: &mut Vec<f32>,
     let (bytes, scales) = (Parts::new(packed), Parts::new(scales));
     pool.for_each(tiles.count(), &|_, tile| {
         let rows = tiles.range(tile);
-        let part = bytes.part(rows.start * len..rows.end * len);
-        for ((at, row), scale) in rows.clone().enumerate().zip(scales.part(rows.clone())) {
+        // SAFETY: each task has a tile of its own, and tiles are disjoint.
+        let (part, scales) = unsafe { (bytes.part(rows.start * len..rows.end * len), scales.part(rows.clone())) };
+        for ((at, row), scale) in rows.clone().enumerate().zip(scales) {
             let steps = part[at * STEP..].chunks_mut(rows.len() * STEP);
             *scale = quantize_row(steps, &x[row * inputs..][..inputs]);
         }
@@ -240,7 +241,10 @@ pub(super) fn tile_rows() -> usize {
 }
 
 /// The product of all rows with some panels, by the widest instruction set there is.
-pub(super) fn run(job: &Job<'_>, panels: Range<usize>) {
+///
+/// # Safety
+/// Nobody else works on these panels of the output at the same time.
+pub(super) unsafe fn run(job: &Job<'_>, panels: Range<usize>) {
     assert!(panels.end * PANEL <= job.bias.len(), "panels of a product");
     let steps = job.weights.steps();
     for_each_tile(
@@ -250,7 +254,8 @@ pub(super) fn run(job: &Job<'_>, panels: Range<usize>) {
         panels,
         (ROWS, steps.max(1)),
         |rows, panel, width, steps| {
-            // SAFETY: the processor has the instruction set; rows, panels and steps lie inside the job's matrices.
+            // SAFETY: the processor has the instruction set; rows, panels and steps lie inside the job's matrices; nobody else
+            // works on the panels.
             unsafe { tile_for_shape((rows.len(), width))(job, rows.start, panel, steps) }
         },
     );
@@ -260,7 +265,7 @@ pub(super) fn run(job: &Job<'_>, panels: Range<usize>) {
 ///
 /// # Safety
 /// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows and panels lie inside the
-/// job, and `all` is every step of it.
+/// job, nobody else works on these panels of the output, and `all` is every step of the job.
 #[inline(always)]
 unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, all: &Range<usize>) {
     let steps = all.end;

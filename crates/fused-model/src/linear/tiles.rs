@@ -89,7 +89,7 @@ pub(super) struct OutPtr<'a> {
     lent: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the matrix is borrowed mutably for 'a, and the users of this module write disjoint ranges of panels.
+// SAFETY: the matrix is borrowed mutably for 'a, and whoever writes promises to be alone on the panels.
 unsafe impl Sync for OutPtr<'_> {}
 // SAFETY: as above.
 unsafe impl Send for OutPtr<'_> {}
@@ -153,12 +153,15 @@ impl<'a> OutPtr<'a> {
         }
     }
 
-    /// The columns of `panels` in `row`. The caller is the only one who works on these panels.
-    #[allow(clippy::mut_from_ref)] // see above: panels are split over threads
-    pub(super) fn columns(&self, row: usize, panels: Range<usize>) -> &mut [f32] {
+    /// The columns of `panels` in `row`.
+    ///
+    /// # Safety
+    /// While they are borrowed nobody else works on these panels.
+    #[allow(clippy::mut_from_ref)] // the caller's promise
+    pub(super) unsafe fn columns(&self, row: usize, panels: Range<usize>) -> &mut [f32] {
         let [start, end] = [panels.start, panels.end].map(|panel| (panel * PANEL).min(self.columns));
         assert!(row < self.rows && start <= end);
-        // SAFETY: inside the matrix by the assert; no other thread touches these panels.
+        // SAFETY: inside the matrix by the assert, and the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.columns + start), end - start) }
     }
 }
