@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 OURS = "fused-model"
 # For each precision, the peers and what they call it.
 PEERS = {
-    "f32": [("llama.cpp", "f32"), ("ctranslate2", "float32"), ("transformers", "f32")],
+    "f32": [("llama.cpp", "f32"), ("ctranslate2", "float32"), ("transformers", "f32"), ("onnxruntime", "f32")],
     "f16": [("llama.cpp", "f16")],
-    "int8": [("llama.cpp", "q8_0"), ("ctranslate2", "int8")],
+    "int8": [("llama.cpp", "q8_0"), ("ctranslate2", "int8"), ("onnxruntime", "int8")],
 }
 WORKLOADS = ["decode 1", "decode 8", "decode 16", "prompt 512"]
 # Tokens that all engines must agree on in f32.

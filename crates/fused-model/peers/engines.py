@@ -181,7 +181,77 @@ class LlamaCpp:
         return seconds
 
 
-ENGINES = {"transformers": Transformers, "ctranslate2": CTranslate2, "llama.cpp": LlamaCpp}
+class OnnxRuntime:
+    """Inputs, logits, keys and values are bound once and stay where they are, so that a step copies none of them."""
+
+    def __init__(self, kind, threads, models):
+        import numpy
+        import onnxruntime
+
+        self.numpy, self.onnxruntime = numpy, onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(f"{models}/{kind}.onnx", options, ["CPUExecutionProvider"])
+        self.caches = {}
+
+    def cache(self, batch, room):
+        """Empty memory for keys and values, bound to what reads and what extends it."""
+        binding, bound = self.session.io_binding(), []
+        for node in self.session.get_inputs():
+            if node.name.startswith("past"):
+                _, heads, _, width = node.shape
+                rows = self.numpy.zeros((batch, heads, room, width), self.numpy.float32)
+                bound.append(self.onnxruntime.OrtValue.ortvalue_from_numpy(rows))
+                binding.bind_ortvalue_input(node.name, bound[-1])
+                binding.bind_ortvalue_output(node.name.replace("past", "present"), bound[-1])
+        logits = self.onnxruntime.OrtValue.ortvalue_from_numpy(self.numpy.zeros((batch, 1, VOCAB), self.numpy.float32))
+        binding.bind_ortvalue_output("logits", logits)
+        return binding, logits, bound
+
+    def forward(self, cache, rows, start):
+        """Tokens of each sequence after `start` others; logits of the last of each."""
+        binding, logits, _ = cache
+        total = start + len(rows[0])
+        inputs = {
+            "ids": self.numpy.array(rows),
+            "positions": self.numpy.array([range(start, total)] * len(rows)),
+            "last": self.numpy.full(len(rows), total - 1, self.numpy.int32),
+            "total": self.numpy.array([total], self.numpy.int32),
+        }
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, value)
+        begin = time.perf_counter()
+        self.session.run_with_iobinding(binding)
+        return time.perf_counter() - begin, logits
+
+    def greedy(self, count):
+        cache, row, start, out = self.cache(1, 256), ids(CONTEXT), 0, []
+        for _ in range(count):
+            _, logits = self.forward(cache, [row], start)
+            start += len(row)
+            out.append(int(logits.numpy()[0, 0].argmax()))
+            row = [out[-1]]
+        return out
+
+    def decode(self, batch):
+        cache = self.caches.get(batch)
+        if cache is None:
+            cache = self.caches[batch] = self.cache(batch, 256)
+            self.forward(cache, [ids(CONTEXT)] * batch, 0)
+        return statistics.median(self.forward(cache, [[7]] * batch, CONTEXT + step)[0] for step in range(STEPS))
+
+    def prompt(self, count):
+        cache = self.caches["prompt"] = self.caches.get("prompt") or self.cache(1, 1024)
+        return self.forward(cache, [ids(count)], 0)[0]
+
+
+ENGINES = {
+    "transformers": Transformers,
+    "ctranslate2": CTranslate2,
+    "llama.cpp": LlamaCpp,
+    "onnxruntime": OnnxRuntime,
+}
 
 
 def main():

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures this engine in turns with llama.cpp, CTranslate2 and transformers on PyTorch, and prints the ratios.
+# Measures this engine in turns with llama.cpp, CTranslate2, ONNX Runtime and transformers on PyTorch, and prints the ratios.
 #
 #   crates/fused-model/peers/run.sh [FOLDER] [-- OPTIONS OF compare.py]
 #

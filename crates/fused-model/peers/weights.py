@@ -1,6 +1,7 @@
 """Random weights in the shape of GPT-2 124M, in the format of each engine: weights.py FOLDER.
 
-The same numbers go into all formats: hf/ (safetensors), ct2-float32/ and ct2-int8/, f32.gguf, f16.gguf and q8_0.gguf.
+The same numbers go into all formats: hf/ (safetensors), ct2-float32/ and ct2-int8/, f32.gguf, f16.gguf and q8_0.gguf,
+f32.onnx and int8.onnx.
 """
 
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import ctranslate2
 import gguf
 import numpy as np
+import onnx_gpt2
 import torch
 from ctranslate2.converters.transformers import GPT2Loader
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -87,6 +89,7 @@ def main():
         write_gguf(folder / f"{kind}.gguf", model, kind)
     for kind in ("float32", "int8"):
         write_ctranslate2(folder / f"ct2-{kind}", model, kind)
+    onnx_gpt2.write(folder, model)
 
 
 if __name__ == "__main__":
