@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Value, json};
 
-use crate::base::split_of;
+use crate::base::{every_digit, split_of};
 use crate::model::{Hasher, Model, Segmentation, Special};
 use crate::normalizer::Normalizer;
 use crate::split::Splitter;
@@ -96,13 +96,13 @@ enum ModelPart<'m> {
 }
 
 fn pre_tokenizer(splitter: Splitter) -> Value {
-    match splitter {
-        Splitter::Gpt2 => byte_level_part(true),
-        _ => {
-            let last = byte_level_part(splitter == Splitter::DigitsGpt2);
-            json!({ "type": "Sequence", "pretokenizers": [split_of(splitter), last] })
-        }
-    }
+    let parts = match splitter {
+        Splitter::Gpt2 => return byte_level_part(true),
+        Splitter::DigitsGpt2 => vec![every_digit(), byte_level_part(true)],
+        Splitter::DigitsChunk => vec![every_digit(), split_of(splitter), byte_level_part(false)],
+        _ => vec![split_of(splitter), byte_level_part(false)],
+    };
+    json!({ "type": "Sequence", "pretokenizers": parts })
 }
 
 fn byte_level_part(use_regex: bool) -> Value {

@@ -51,8 +51,8 @@
 //!
 //! * Not a tokenizer trainer from nothing: it starts from a trained vocabulary.
 //! * Not a reader of every `tokenizer.json`: only byte-level BPE with the pre-tokenizer of GPT-2, also
-//!   behind `Digits` (SmolLM, which is read but not patched), Llama 3 or Qwen. Everything else, such as
-//!   the kind of Llama 2 and Mistral, is an error that names the part.
+//!   behind `Digits` (SmolLM), Llama 3 or Qwen. Everything else, such as the kind of Llama 2 and Mistral,
+//!   is an error that names the part.
 //! * Not a model tool: it knows nothing of tensors.
 
 mod artifact;

@@ -111,14 +111,11 @@ impl PatchTokenizer {
     /// counts for one or builds one asks this first.
     ///
     /// # Errors
-    /// [`Error::Build`] for a patched tokenizer, for a base that cuts off every digit before other
-    /// pieces, and for a Unigram model, which has no merges to go on with.
+    /// [`Error::Build`] for a patched tokenizer and for a Unigram model, which has no merges to go on with.
     pub fn check_patchable(&self) -> Result<()> {
         let splitter = self.model.splitter();
         let reason = if splitter.is_chunked() || self.patch_map.is_some() {
             "the base is a patched tokenizer; start from the original one"
-        } else if splitter.chunked().is_none() {
-            "the base cuts off every digit before other pieces, which patched tokenizers do not do yet"
         } else if self.model.segmentation() == Segmentation::MinTokens {
             "the base is a Unigram model, which has no merges; start from a BPE model"
         } else {

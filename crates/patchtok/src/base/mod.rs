@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub(crate) use self::parts::split_of;
+pub(crate) use self::parts::{every_digit, split_of};
 use self::tokens::{AddedToken, ModelPart};
 use crate::model::{Frame, Model};
 use crate::{Error, Result, files};

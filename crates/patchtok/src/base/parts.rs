@@ -45,10 +45,18 @@ pub(super) fn splitter(pre_tokenizer: &Value) -> Result<Splitter> {
     {
         return Ok(Splitter::DigitsGpt2);
     }
+    if let Some([digits, split, last]) = pre_tokenizer["pretokenizers"].as_array().map(Vec::as_slice)
+        && kind(pre_tokenizer) == "Sequence"
+        && *digits == every_digit()
+        && *split == split_of(Splitter::Chunk)
+        && byte_level(last, false)
+    {
+        return Ok(Splitter::DigitsChunk);
+    }
     unsupported(format!(
         "the pre-tokenizer {} (wanted: ByteLevel with add_prefix_space = false and use_regex = true, the \
-         same behind Digits, or the Split of GPT-2, Llama 3, Qwen or a patched tokenizer before ByteLevel with \
-         use_regex = false)",
+         same behind Digits, the Split of GPT-2, Llama 3, Qwen or a patched tokenizer before ByteLevel with \
+         use_regex = false, or what a patched one has of the two)",
         kind(pre_tokenizer)
     ))
 }
@@ -58,17 +66,16 @@ pub(crate) fn every_digit() -> Value {
     json!({ "type": "Digits", "individual_digits": true })
 }
 
-/// The part before `ByteLevel` that gives the pieces of a splitter.
+/// The `Split` that gives the pieces of a splitter, between digits where these are cut off before.
 pub(crate) fn split_of(splitter: Splitter) -> Value {
     let (pattern, behavior) = match splitter {
-        Splitter::Gpt2 => (GPT2_PATTERN, "Isolated"),
+        Splitter::Gpt2 | Splitter::DigitsGpt2 => (GPT2_PATTERN, "Isolated"),
         Splitter::ChunkV1 => (CHUNK_PATTERN_V1, "Isolated"),
-        Splitter::Chunk => (CHUNK_PATTERN, "Isolated"),
+        Splitter::Chunk | Splitter::DigitsChunk => (CHUNK_PATTERN, "Isolated"),
         Splitter::Llama3 => (LLAMA3_PATTERN, "Isolated"),
         Splitter::Qwen => (QWEN_PATTERN, "Isolated"),
         Splitter::Llama3Chunk => (LLAMA3_CHUNK_ENDS, "MergedWithPrevious"),
         Splitter::QwenChunk => (QWEN_CHUNK_ENDS, "MergedWithPrevious"),
-        Splitter::DigitsGpt2 => return every_digit(),
     };
     json!({
         "type": "Split",

@@ -25,7 +25,6 @@ use crate::count::{ChunkCounter, ChunkCounts, Counting, Weight};
 use crate::model::{self, Hasher, Merge, Model, Segmentation};
 use crate::patch_map::{NewToken, RemovedToken};
 use crate::report::{BuildReport, Stop};
-use crate::split::Splitter;
 use crate::{Corpus, Error, PatchMap, PatchTokenizer, Result};
 
 /// Builds a patched tokenizer for a corpus by swapping tokens.
@@ -343,7 +342,7 @@ fn without(base: &Model, removed: &[Removal]) -> Result<Model> {
     let gone: HashSet<u32, Hasher> = removed.iter().map(|removal| removal.id).collect();
     let mut blank_lines: HashSet<u32, Hasher> = HashSet::default();
     let kept = base.merges().iter().filter(|merge| !gone.contains(&merge.result));
-    let has_blank_lines = base.splitter() == Splitter::Gpt2;
+    let has_blank_lines = base.splitter().parts_blank_lines();
     let (last, mut merges): (Vec<Merge>, Vec<Merge>) = kept.partition(|merge| {
         let parts = [merge.left, merge.right];
         let is = parts.iter().all(|&part| base.vocab().get(part) == Some(b"\n"))

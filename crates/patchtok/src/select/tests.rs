@@ -1,4 +1,5 @@
 use super::*;
+use crate::split::Splitter;
 use crate::{CurvePoint, TokenCount};
 
 const GPT2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/gpt2/tokenizer.json");

@@ -21,3 +21,22 @@ pub(super) fn for_each<'t>(text: &'t str, mut part: impl FnMut(&'t str, bool)) {
         rest = tail;
     }
 }
+
+/// Bytes of the last character of `text` that belong to a run between digits: none, if it is a digit.
+pub(super) fn run_before(text: &str) -> usize {
+    let last = text.chars().next_back().filter(|&c| class_of(c) != Class::Number);
+    last.map_or(0, char::len_utf8)
+}
+
+/// Whether a chunk ends behind `piece`: beside a digit, or where `inside` says so of what follows up to the next digit.
+/// That is told what it may look at only, the next three characters.
+pub(super) fn cuts(piece: &str, after: &str, inside: impl FnOnce(&str) -> bool) -> bool {
+    let is_number = |c| class_of(c) == Class::Number;
+    let digit = after.char_indices().take(3).find(|&(_, c)| is_number(c));
+    match digit {
+        Some((0, _)) => true,
+        _ if piece.ends_with(is_number) => true,
+        Some((at, _)) => inside(&after[..at]),
+        None => inside(after),
+    }
+}

@@ -18,11 +18,21 @@ pub(crate) fn never_parts(splitter: Splitter, left: &[u8], right: &[u8]) -> bool
     if splitter.digits().is_some() {
         return never_parts_cl100k(left, right);
     }
+    let (before, after) = (classes_at_end(left), classes_at_start(right));
+    let is_digits = |classes: Classes| {
+        Class::ALL
+            .into_iter()
+            .all(|class| classes.has(class) == (class == Class::Number))
+    };
+    if splitter == Splitter::DigitsChunk && (is_digits(before) || is_digits(after)) {
+        // Every digit is a chunk.
+        return true;
+    }
     if last == b' ' {
         // A blank goes with what follows, or is white space before white space.
         return true;
     }
-    if splitter == Splitter::Chunk && (last, first) == (b'\n', b'\n') {
+    if matches!(splitter, Splitter::Chunk | Splitter::DigitsChunk) && (last, first) == (b'\n', b'\n') {
         // They may be a blank line, unless there is more white space around them.
         let is_space = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
         return is_space(left.iter().rev().nth(1)) || is_space(right.get(1));
@@ -30,7 +40,6 @@ pub(crate) fn never_parts(splitter: Splitter, left: &[u8], right: &[u8]) -> bool
     if last == b'\'' && gpt2::contraction_letters(right).is_some() {
         return true;
     }
-    let (before, after) = (classes_at_end(left), classes_at_start(right));
     let both_foreign = !last.is_ascii() && !first.is_ascii();
     Class::ALL.into_iter().filter(|&class| before.has(class)).all(|before| {
         let fine = |after| {

@@ -38,33 +38,54 @@ pub(crate) enum Splitter {
     QwenChunk,
     /// Every digit by itself, and GPT-2's pattern between them: SmolLM's pieces.
     DigitsGpt2,
+    /// Every digit by itself, and the chunks of patched tokenizers of GPT-2's kind between them.
+    DigitsChunk,
 }
 
 impl Splitter {
     /// The splitter of tokenizers that are made from one with this splitter; none if this is such
-    /// a splitter, or if none are made from it.
+    /// a splitter.
     pub(crate) fn chunked(self) -> Option<Splitter> {
         match self {
             Splitter::Gpt2 => Some(Splitter::Chunk),
             Splitter::Llama3 => Some(Splitter::Llama3Chunk),
             Splitter::Qwen => Some(Splitter::QwenChunk),
-            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Llama3Chunk | Splitter::QwenChunk => None,
-            Splitter::DigitsGpt2 => None,
+            Splitter::DigitsGpt2 => Some(Splitter::DigitsChunk),
+            Splitter::ChunkV1
+            | Splitter::Chunk
+            | Splitter::Llama3Chunk
+            | Splitter::QwenChunk
+            | Splitter::DigitsChunk => None,
         }
+    }
+
+    /// The splitter of what is between digits, if they are cut off before.
+    fn between_digits(self) -> Option<Splitter> {
+        match self {
+            Splitter::DigitsGpt2 => Some(Splitter::Gpt2),
+            Splitter::DigitsChunk => Some(Splitter::Chunk),
+            _ => None,
+        }
+    }
+
+    /// Whether this cuts a single blank line in two, and the chunks of tokenizers made from it do not.
+    pub(crate) fn parts_blank_lines(self) -> bool {
+        matches!(self, Splitter::Gpt2 | Splitter::DigitsGpt2)
     }
 
     /// Whether its pieces are chunks of many words.
     pub(crate) fn is_chunked(self) -> bool {
         matches!(
             self,
-            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Llama3Chunk | Splitter::QwenChunk
+            Splitter::ChunkV1 | Splitter::Chunk | Splitter::Llama3Chunk | Splitter::QwenChunk | Splitter::DigitsChunk
         )
     }
 
     /// The most digits in a word of this splitter, if it is one of those that limit them.
     fn digits(self) -> Option<usize> {
         match self {
-            Splitter::Gpt2 | Splitter::ChunkV1 | Splitter::Chunk | Splitter::DigitsGpt2 => None,
+            Splitter::Gpt2 | Splitter::ChunkV1 | Splitter::Chunk => None,
+            Splitter::DigitsGpt2 | Splitter::DigitsChunk => None,
             Splitter::Llama3 | Splitter::Llama3Chunk => Some(3),
             Splitter::Qwen | Splitter::QwenChunk => Some(1),
         }
@@ -74,12 +95,15 @@ impl Splitter {
     /// `text`).
     #[inline]
     pub(crate) fn for_each<'t>(self, text: &'t str, mut piece: impl FnMut(&'t str)) {
+        if let Some(between) = self.between_digits() {
+            return digits::for_each(text, |part, is_digit| match (is_digit, between) {
+                (true, _) => piece(part),
+                (_, Splitter::Gpt2) => gpt2::for_each(part, &mut piece),
+                _ => chunk::for_each(between, part, &mut piece),
+            });
+        }
         match (self, self.digits()) {
             (Splitter::Gpt2, _) => gpt2::for_each(text, piece),
-            (Splitter::DigitsGpt2, _) => digits::for_each(text, |part, is_digit| match is_digit {
-                true => piece(part),
-                false => gpt2::for_each(part, &mut piece),
-            }),
             (_, None) => chunk::for_each(self, text, piece),
             (_, Some(digits)) if self.is_chunked() => cl100k::for_each_chunk(text, digits, piece),
             (_, Some(digits)) => cl100k::for_each(text, digits, piece),
@@ -94,7 +118,7 @@ impl Splitter {
         }
         match chunk.strip_suffix("\n\n") {
             // What follows is not white space: the blank line would be a chunk of its own.
-            Some(rest) if self == Splitter::Gpt2 && rest.ends_with(|c| class::class_of(c) != class::Class::Space) => {
+            Some(rest) if self.parts_blank_lines() && rest.ends_with(|c| class::class_of(c) != class::Class::Space) => {
                 gpt2::for_each(&chunk[..rest.len() + 1], &mut piece);
                 piece(&chunk[rest.len() + 1..]);
             }

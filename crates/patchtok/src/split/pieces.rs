@@ -34,9 +34,11 @@ impl Start {
 
     /// The place behind a word of `text`.
     pub(crate) fn behind(splitter: Splitter, text: &str, Piece { start, end, .. }: Piece) -> Self {
-        let cut = match splitter.digits() {
-            None => chunk::is_chunk(splitter, &text[..start], &text[start..end], &text[end..]),
-            Some(_) => cl100k::is_border(text, end),
+        let (before, piece, after) = (&text[..start], &text[start..end], &text[end..]);
+        let cut = match (splitter.between_digits(), splitter.digits()) {
+            (Some(between), _) => digits::cuts(piece, after, |after| chunk::is_chunk(between, before, piece, after)),
+            (None, None) => chunk::is_chunk(splitter, before, piece, after),
+            (None, Some(_)) => cl100k::is_border(text, end),
         };
         Start { at: end, cut }
     }
@@ -47,10 +49,10 @@ impl Start {
 /// chunks. O(length of `text`).
 #[inline]
 pub(crate) fn for_each<const CHUNKS: bool>(splitter: Splitter, text: &str, start: Start, visit: impl FnMut(Piece)) {
-    match splitter.digits() {
-        None if splitter == Splitter::DigitsGpt2 => for_each_of_digits(text, start.at, visit),
-        None => for_each_of_gpt2::<CHUNKS>(splitter, text, start, visit),
-        Some(digits) => for_each_of_cl100k::<CHUNKS>(digits, text, start, visit),
+    match (splitter.between_digits(), splitter.digits()) {
+        (Some(between), _) => for_each_of_digits::<CHUNKS>(between, text, start, visit),
+        (None, None) => for_each_of_gpt2::<CHUNKS>(splitter, text, start, visit),
+        (None, Some(digits)) => for_each_of_cl100k::<CHUNKS>(digits, text, start, visit),
     }
 }
 
@@ -61,10 +63,16 @@ pub(crate) fn settled(text: &str) -> usize {
     but_two.min(text.trim_end().len())
 }
 
-/// [`for_each`] for digits by themselves and GPT-2's pattern between them.
-fn for_each_of_digits(text: &str, start: usize, mut visit: impl FnMut(Piece)) {
-    let mut at = start;
-    digits::for_each(&text[start..], |part, is_digit| {
+/// [`for_each`] for digits by themselves and the words of `between`, one of GPT-2's kind, between them.
+fn for_each_of_digits<const CHUNKS: bool>(between: Splitter, text: &str, start: Start, mut visit: impl FnMut(Piece)) {
+    // Words depend on the character before the place to start from, if that is no digit.
+    let before = digits::run_before(&text[..start.at]);
+    let mut at = start.at - before;
+    let mut begin = Start {
+        at: before,
+        cut: start.cut,
+    };
+    digits::for_each(&text[at..], |part, is_digit| {
         if is_digit {
             let mut head = [0; HEAD];
             head[..part.len()].copy_from_slice(part.as_bytes());
@@ -75,7 +83,7 @@ fn for_each_of_digits(text: &str, start: usize, mut visit: impl FnMut(Piece)) {
                 cut: true,
             });
         } else {
-            for_each_of_gpt2::<false>(Splitter::Gpt2, part, Start::OF_TEXT, |piece| {
+            for_each_of_gpt2::<CHUNKS>(between, part, begin, |piece| {
                 visit(Piece {
                     start: at + piece.start,
                     end: at + piece.end,
@@ -84,6 +92,7 @@ fn for_each_of_digits(text: &str, start: usize, mut visit: impl FnMut(Piece)) {
             });
         }
         at += part.len();
+        begin = Start::OF_TEXT;
     });
 }
 

@@ -25,9 +25,10 @@ fn expected<'t>(pattern: &SysRegex, text: &'t str) -> Vec<&'t str> {
 }
 
 /// The splitters that cut by chunks, behind those whose pieces they join.
-const CHUNKED: [(Splitter, Splitter); 4] = [
+const CHUNKED: [(Splitter, Splitter); 5] = [
     (Splitter::Gpt2, Splitter::ChunkV1),
     (Splitter::Gpt2, Splitter::Chunk),
+    (Splitter::DigitsGpt2, Splitter::DigitsChunk),
     (Splitter::Llama3, Splitter::Llama3Chunk),
     (Splitter::Qwen, Splitter::QwenChunk),
 ];
@@ -154,7 +155,7 @@ fn examples_of_llama_3_and_qwen() {
         ("--a -b", vec!["--", "a", " -", "b"], vec!["--", "a -", "b"]),
         ("年２", vec!["年", "２"], vec!["年", "２"]),
     ] {
-        for (base, splitter) in &CHUNKED[2..] {
+        for (base, splitter) in &CHUNKED[3..] {
             assert_eq!(pieces(*base, text), words, "{text:?}");
             assert_eq!(pieces(*splitter, text), chunks, "{text:?}");
         }
@@ -248,6 +249,17 @@ fn random_texts_are_cut_like_the_patterns() {
                 "{splitter:?} of {text:?}"
             );
         }
+        for (splitter, between) in [
+            (Splitter::DigitsGpt2, &patterns[0].1),
+            (Splitter::DigitsChunk, &patterns[2].1),
+        ] {
+            let mut parts = Vec::new();
+            digits::for_each(&text, |part, is_digit| match is_digit {
+                true => parts.push(part),
+                false => parts.extend(expected(between, part)),
+            });
+            assert_eq!(pieces(splitter, &text), parts, "{splitter:?} of {text:?}");
+        }
         for (base, splitter, ends) in &ends {
             let chunks = pieces(*splitter, &text);
             assert_eq!(chunks, merged_with_previous(ends, &text), "{splitter:?} of {text:?}");
@@ -256,6 +268,42 @@ fn random_texts_are_cut_like_the_patterns() {
                 base.for_each_in_chunk(chunk, |piece| parts.push(piece));
             }
             assert_eq!(parts, pieces(*base, &text), "{splitter:?} of {text:?}");
+        }
+    }
+}
+
+/// The words of a text may be asked for from any place where one starts.
+#[test]
+fn words_are_found_from_any_place() {
+    let alphabet: Vec<char> = " '\n\nsta01２①.(—ー年é".chars().collect();
+    let mut state = 9u64;
+    for round in 0..3000 {
+        let text: String = (0..round % 29)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                alphabet[(state >> 33) as usize % alphabet.len()]
+            })
+            .collect();
+        for (_, splitter) in CHUNKED {
+            let words = |start| {
+                let mut words = Vec::new();
+                pieces::for_each::<true>(splitter, &text, start, |piece| words.push(piece));
+                words
+            };
+            let places = |words: &[pieces::Piece]| -> Vec<_> {
+                words.iter().map(|word| (word.start, word.end, word.cut)).collect()
+            };
+            let all = words(pieces::Start::OF_TEXT);
+            for (at, &word) in all.iter().enumerate() {
+                let rest = words(pieces::Start::behind(splitter, &text, word));
+                assert_eq!(
+                    places(&rest),
+                    places(&all[at + 1..]),
+                    "{splitter:?} of {text:?} behind {at}"
+                );
+            }
         }
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn qwen_like() -> Value {
 }
 
 /// As SmolLM's file: every digit by itself, GPT-2's pattern between them.
-pub(crate) fn digits() -> Value {
+fn digits() -> Value {
     let digits = json!({ "type": "Digits", "individual_digits": true });
     let byte_level = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
@@ -272,10 +272,22 @@ fn digits_by_themselves() {
         assert_eq!(base.encode_reference(&text), ids, "{text:?}");
         assert_eq!(base.decode(&ids).unwrap(), text);
     }
-    // Chunks that keep digits apart are not there yet.
-    let corpus = Corpus::from_texts(documents("manual-train", 200_000));
-    let refused = VocabBuilder::new(base).swaps(10).build(corpus).unwrap_err();
-    assert!(refused.to_string().contains("digit"), "{refused}");
+    let grown = check_base(&file, 53);
+    check_growth(&file, &grown, 54);
+    let patched = grown.to_hf().unwrap();
+    for _ in 0..2000 {
+        let text = format!("{}\n\n7 {}½\u{1d7d9}x\n\n", random.text(), random.text());
+        let ids = grown.encode(&text);
+        assert_eq!(patched.encode_fast(&*text, false).unwrap().get_ids(), ids, "{text:?}");
+        assert!(ids.len() <= base.encode(&text).len(), "{text:?}");
+    }
+    // No new token holds a digit: the base has none to join.
+    let map = grown.patch_map().unwrap();
+    assert!(map.new_tokens().len() > 100);
+    assert!(
+        map.new_tokens()
+            .all(|token| !token.token.iter().any(u8::is_ascii_digit))
+    );
 }
 
 /// As Llama 2's file: tokens are made of characters and hold `▁` for a blank, and bytes are a last resort.
