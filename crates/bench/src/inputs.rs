@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fused_model::{Gpt2, Gpt2Config, Options, Params, Score, adapt, score};
+use fused_model::{CausalLm, Model, Options, Params, Score, adapt, score};
 use patchtok::{Corpus, PatchTokenizer, Progress, VocabBuilder};
 
 use crate::cli::Files;
@@ -23,7 +23,7 @@ pub struct Subject {
     /// The tokenizer.
     pub tokenizer: PatchTokenizer,
     /// The model, ready to generate.
-    pub model: Gpt2,
+    pub model: Model,
     /// The same tokenizer in the `tokenizers` crate, if that can read its file.
     hugging_face: Option<tokenizers::Tokenizer>,
     params: Params,
@@ -43,17 +43,18 @@ impl Subject {
 
     fn new(params: Params, tokenizer: PatchTokenizer, tokenizer_folder: &Path) -> Result<Self, BenchError> {
         let config = params.config();
-        if tokenizer.vocab_size() > config.vocab_size {
+        if tokenizer.vocab_size() > config.vocab_size() {
             return Err(BenchError::Input(format!(
                 "the tokenizer in {} has {} tokens and its model only {}: they do not belong together",
                 tokenizer_folder.display(),
                 tokenizer.vocab_size(),
-                config.vocab_size
+                config.vocab_size()
             )));
         }
-        let start = config
-            .bos_token_id
-            .or(config.eos_token_id)
+        let json = config.to_json();
+        let start = ["bos_token_id", "eos_token_id"]
+            .into_iter()
+            .find_map(|name| u32::try_from(json.get(name)?.as_u64()?).ok())
             .or(tokenizer.eos_id())
             .ok_or_else(|| {
                 BenchError::Input(format!(
@@ -64,7 +65,7 @@ impl Subject {
             })?;
         let hugging_face = tokenizers::Tokenizer::from_file(tokenizer_folder.join("tokenizer.json")).ok();
         Ok(Self {
-            model: Gpt2::new(&params, Options::default())?,
+            model: Model::new(&params, Options::default())?,
             tokenizer,
             hugging_face,
             params,
@@ -93,7 +94,7 @@ impl Subject {
     /// If the weights do not make a model.
     pub fn with(&self, params: Params, tokenizer: PatchTokenizer) -> Result<Self, BenchError> {
         Ok(Self {
-            model: Gpt2::new(&params, Options::default())?,
+            model: Model::new(&params, Options::default())?,
             tokenizer,
             hugging_face: None,
             params,
@@ -113,18 +114,14 @@ impl Subject {
 
     /// Shape of the model.
     pub fn shape(&self) -> ModelShape {
-        let config = self.config();
+        let config = self.params.config();
         ModelShape {
-            vocab_size: config.vocab_size,
-            n_positions: config.n_positions,
-            n_embd: config.n_embd,
-            n_layer: config.n_layer,
-            n_head: config.n_head,
+            vocab_size: config.vocab_size(),
+            n_positions: config.context(),
+            n_embd: config.width(),
+            n_layer: config.layers(),
+            n_head: config.query_heads(),
         }
-    }
-
-    fn config(&self) -> &Gpt2Config {
-        self.params.config()
     }
 }
 
@@ -268,7 +265,7 @@ impl Loaded {
 
     /// Longest sequence that both models take.
     pub fn context(&self) -> usize {
-        self.base.config().n_positions.min(self.patched.config().n_positions)
+        self.base.model.context().min(self.patched.model.context())
     }
 
     /// The tokenizers to compare: base and patched first.

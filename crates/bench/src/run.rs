@@ -1,5 +1,6 @@
 //! A whole run: load, measure, report, write.
 
+use fused_model::CausalLm;
 use std::path::PathBuf;
 
 use fused_model::kv::PagedKv;
@@ -101,7 +102,7 @@ fn kv_budget(cli: &CompareArgs, loaded: &Loaded, workload: &Workload) -> Result<
     };
     let budget = mebibytes << 20;
     for subject in subjects {
-        let geometry = subject.model.config().kv_geometry(1);
+        let geometry = subject.model.kv_geometry(1);
         let runs = 2 * geometry.layers;
         let longest = workload
             .texts

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attention::Heads;
 use crate::error::ModelError;
 use crate::kv::{KvGeometry, KvType};
 
@@ -158,6 +159,24 @@ impl Gpt2Config {
             numbers: KvType::F32,
             max_tokens: self.n_positions,
             max_sequences,
+        }
+    }
+
+    /// Heads of a layer.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads {
+            query: self.n_head,
+            kv: self.n_head,
+            dim: self.head_dim(),
+        }
+    }
+
+    /// What `config.json` says.
+    pub(crate) fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(map)) => map,
+            // Its keys are strings and its values plain ones, which always can be written.
+            _ => unreachable!("a configuration is an object"),
         }
     }
 

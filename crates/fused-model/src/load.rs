@@ -1,4 +1,4 @@
-//! One door for every architecture: a directory in, a model out.
+//! One door for every architecture: a directory or weights in, a model out.
 
 use std::path::Path;
 
@@ -7,10 +7,61 @@ use serde_json::Value;
 use crate::error::ModelError;
 use crate::files::read_json;
 use crate::gpt2::Gpt2;
+use crate::kv::{KvGeometry, KvStore};
 use crate::llama::Llama;
-use crate::model::{CausalLm, Options};
-use crate::params::Params;
+use crate::model::{CausalLm, Chunk, Logits, Options};
+use crate::params::{ModelConfig, Params};
 use crate::weights::Progress;
+
+/// A model of either family, made from weights in memory. A clone shares the weights.
+#[derive(Debug, Clone)]
+pub enum Model {
+    /// GPT-2.
+    Gpt2(Gpt2),
+    /// Llama and those built like it.
+    Llama(Llama),
+}
+
+impl Model {
+    /// Packs the weights.
+    ///
+    /// # Errors
+    /// As [`Gpt2::new`] for the options.
+    pub fn new(params: &Params, options: Options) -> Result<Self, ModelError> {
+        Ok(match params.config() {
+            ModelConfig::Gpt2(_) => Self::Gpt2(Gpt2::new(params, options)?),
+            ModelConfig::Llama(_) => Self::Llama(Llama::new(params, options)?),
+        })
+    }
+
+    fn inner(&self) -> &dyn CausalLm {
+        match self {
+            Self::Gpt2(model) => model,
+            Self::Llama(model) => model,
+        }
+    }
+}
+
+impl CausalLm for Model {
+    fn vocab_size(&self) -> usize {
+        self.inner().vocab_size()
+    }
+
+    fn context(&self) -> usize {
+        self.inner().context()
+    }
+
+    fn kv_geometry(&self, max_sequences: usize) -> KvGeometry {
+        self.inner().kv_geometry(max_sequences)
+    }
+
+    fn forward(&mut self, kv: &mut dyn KvStore, chunks: &[Chunk<'_>], wanted: Logits) -> Result<&[f32], ModelError> {
+        match self {
+            Self::Gpt2(model) => model.forward(kv, chunks, wanted),
+            Self::Llama(model) => model.forward(kv, chunks, wanted),
+        }
+    }
+}
 
 /// Loads the model of a Hugging Face directory, whatever its architecture: GPT-2 or the Llama family.
 ///
@@ -37,13 +88,13 @@ pub fn load_and_tell(
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Architecture {
+pub(crate) enum Architecture {
     Gpt2,
     Llama,
 }
 
 /// What `config.json` says the directory holds: `architectures` where it names one, else `model_type`.
-fn architecture(dir: &Path) -> Result<Architecture, ModelError> {
+pub(crate) fn architecture(dir: &Path) -> Result<Architecture, ModelError> {
     let path = dir.join("config.json");
     let config: Value = read_json(&path)?;
     let class = config["architectures"][0].as_str();

@@ -47,6 +47,8 @@ impl std::iter::Sum for Score {
 #[derive(Debug, Clone)]
 pub struct Heldout {
     start: u32,
+    /// Tokens of a window at most.
+    window: usize,
     /// Tokens of each document, and the bytes they stand for.
     documents: Vec<(Vec<u32>, usize)>,
 }
@@ -67,7 +69,16 @@ impl Heldout {
         if documents.is_empty() {
             return Err(ModelError::Request("the held-out corpus holds no text".into()));
         }
-        Ok(Self { start, documents })
+        Ok(Self {
+            start,
+            window: usize::MAX,
+            documents,
+        })
+    }
+
+    /// The same text, read in windows of at most so many tokens: what a model with a context of thousands is compared by.
+    pub fn in_windows(self, tokens: usize) -> Self {
+        Self { window: tokens, ..self }
     }
 
     /// Bytes of all documents.
@@ -80,6 +91,7 @@ impl Heldout {
         let step = self.bytes().div_ceil(bytes.max(1)).max(1);
         Self {
             start: self.start,
+            window: self.window,
             documents: self.documents.iter().step_by(step).cloned().collect(),
         }
     }
@@ -91,7 +103,7 @@ impl Heldout {
     pub fn score(&self, params: &Params) -> Result<Score, ModelError> {
         let documents = self.documents.iter();
         documents
-            .map(|(ids, bytes)| score(params, self.start, ids, *bytes))
+            .map(|(ids, bytes)| score_in_windows(params, self.window, self.start, ids, *bytes))
             .sum()
     }
 }
@@ -105,9 +117,20 @@ impl Heldout {
 /// # Errors
 /// [`ModelError::Request`] for an id outside the vocabulary.
 pub fn score(params: &Params, start: u32, ids: &[u32], bytes: usize) -> Result<Score, ModelError> {
-    check_ids(ids, params.config().vocab_size)?;
-    check_ids(&[start], params.config().vocab_size)?;
-    let context = params.config().n_positions;
+    score_in_windows(params, usize::MAX, start, ids, bytes)
+}
+
+/// As [`score`], in windows of at most `window` tokens.
+fn score_in_windows(
+    params: &Params,
+    window: usize,
+    start: u32,
+    ids: &[u32],
+    bytes: usize,
+) -> Result<Score, ModelError> {
+    check_ids(ids, params.config().vocab_size())?;
+    check_ids(&[start], params.config().vocab_size())?;
+    let context = params.config().context().min(window);
     let sequence: Vec<u32> = std::iter::once(start).chain(ids.iter().copied()).collect();
     let nats: Vec<f64> = windows(ids.len(), context)
         .into_par_iter()

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fused_model::adapt::{
-    CODE_RATIO, Head, InputFit, LEAST_SHARE, PAPER_RATIO, TwoStreams, calibrate, exponential, fit_inputs, weigh_rows,
-    write_directory,
+    CODE_RATIO, Head, InputFit, LEAST_SHARE, OutputFit, PAPER_RATIO, TwoStreams, calibrate, exponential, fit_inputs,
+    fit_outputs, weigh_rows, write_directory,
 };
 use fused_model::kv::{KvStore, StaticKv};
-use fused_model::train::token_stream;
-use fused_model::{CausalLm, Chunk, Gpt2, Gpt2Config, Heldout, Logits, ModelError, Options, Params, SaveAs};
-use patchtok::{Corpus, PatchTokenizer, VocabBuilder};
+use fused_model::train::{TrainConfig, Trainer, token_stream};
+use fused_model::{
+    Chunk, Gpt2Config, Heldout, LlamaConfig, Logits, ModelConfig, ModelError, Options, Params, RopeScaling, SaveAs,
+    load,
+};
+use patchtok::{Corpus, PatchMap, PatchTokenizer, VocabBuilder};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/demo/base");
 
@@ -34,6 +37,35 @@ fn config(tokenizer: &PatchTokenizer) -> Gpt2Config {
     config
 }
 
+/// Two key heads, a head wider than the model's width over its number, a stretched rotation, a bias here and there.
+fn llama_config(tokenizer: &PatchTokenizer) -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: tokenizer.vocab_size(),
+        max_position_embeddings: 64,
+        hidden_size: 24,
+        intermediate_size: 40,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        rms_norm_eps: 1e-5,
+        rope_theta: 500.0,
+        rope_scaling: RopeScaling::Linear { factor: 2.0 },
+        tie_word_embeddings: true,
+        attention_bias: false,
+        mlp_bias: true,
+        other: serde_json::from_str(r#"{"bos_token_id": 0, "eos_token_id": 0, "pretraining_tp": 1}"#).unwrap(),
+    }
+}
+
+/// The new tokens and those they stand for.
+fn new_and_pieces(patch: &PatchMap) -> Vec<u32> {
+    let tokens = patch.new_tokens();
+    tokens
+        .flat_map(|token| std::iter::once(token.id).chain(token.base_ids.iter().copied()))
+        .collect()
+}
+
 /// The tensors in which two models of one shape differ.
 fn changed(a: &Params, b: &Params) -> Vec<String> {
     let differs = |name: &str| a.get(name) != b.get(name);
@@ -48,7 +80,7 @@ fn new_rows_are_weighted_sums_and_the_rest_is_untouched() {
     assert!(patch.new_tokens().len() > 0);
     let base = Params::random(Gpt2Config::new(tokenizer.vocab_size(), 8, 4, 1, 1), 2);
     let adapted = exponential(&base, patch, PAPER_RATIO, Head::Untied).unwrap();
-    assert!(!adapted.config().tie_word_embeddings);
+    assert!(!adapted.config().is_tied());
     let old = base.get("transformer.wte.weight").unwrap();
     let input = adapted.get("transformer.wte.weight").unwrap();
     let output = adapted.get("lm_head.weight").unwrap();
@@ -113,7 +145,7 @@ fn a_tied_model_stays_tied_and_an_untied_one_is_not_made_so() {
     let base = Params::random(config(&tokenizer), 2);
     let tokens = || patch.new_tokens().map(|token| (token.id, token.base_ids.as_slice()));
     let mean = weigh_rows(&base, tokens(), 1.0, Head::Tied).unwrap();
-    assert!(mean.config().tie_word_embeddings);
+    assert!(mean.config().is_tied());
     assert_eq!(changed(&base, &mean), ["transformer.wte.weight"]);
     let token = patch.new_tokens().next().unwrap();
     let row = |params: &Params, id: u32| params.get("transformer.wte.weight").unwrap()[id as usize * 8..][..8].to_vec();
@@ -180,7 +212,7 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
         windows: 2,
         threads: 2,
         rate: 1e-2,
-        seed: 1,
+        ..InputFit::default()
     };
     let mut after = before.clone();
     fit_inputs(&mut after, &base, &new, &streams, &fit, &mut |_, _| true).unwrap();
@@ -202,7 +234,7 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
     let [far, near] = [&before, &after].map(distance);
     assert!(near < 0.9 * far, "{far} to {near}");
     assert_eq!(changed(&before, &after), ["transformer.wte.weight"]);
-    let width = base.config().n_embd;
+    let width = base.config().width();
     let rows = |params: &Params| params.get("transformer.wte.weight").unwrap().to_vec();
     for (id, (a, b)) in rows(&before).chunks(width).zip(rows(&after).chunks(width)).enumerate() {
         assert!(a == b || patch.base_ids(id as u32).is_some(), "row {id} moved");
@@ -231,10 +263,177 @@ fn fitted_input_rows_bring_the_states_nearer_and_nothing_else_moves() {
     assert!(fit_inputs(&mut after, &base, &outside, &streams, &short, &mut |_, _| true).is_err());
 }
 
+#[test]
+fn fitted_output_rows_predict_the_text_better_and_nothing_else_moves() {
+    let tokenizer = patched();
+    let patch = tokenizer.patch_map().unwrap();
+    let end = tokenizer.eos_id().unwrap();
+    let base = Params::load(Path::new(BASE)).unwrap();
+    let before = exponential(&base, patch, PAPER_RATIO, Head::Untied).unwrap();
+    let stream = token_stream(&tokenizer, &corpus(), end).unwrap();
+    let rows = new_and_pieces(patch);
+    let fit = OutputFit {
+        places: 500,
+        steps: 12,
+        batch: 300,
+        rate: 1e-2,
+        ..OutputFit::default()
+    };
+    let run = |fit: &OutputFit, threads: usize, until: usize| {
+        let (mut params, mut losses) = (before.clone(), Vec::new());
+        let steps = std::sync::atomic::AtomicUsize::new(0);
+        let go_on = || steps.load(std::sync::atomic::Ordering::Relaxed) < until;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            fit_outputs(&mut params, &rows, &stream, fit, &go_on, &mut |step, loss| {
+                steps.store(step + 1, std::sync::atomic::Ordering::Relaxed);
+                losses.push(loss);
+            })
+        })
+        .unwrap();
+        (params, losses)
+    };
+    let (after, losses) = run(&fit, 2, usize::MAX);
+    assert_eq!(losses.len(), 12);
+    assert!(losses[11] < 0.8 * losses[0], "{losses:?}");
+    let text = Heldout::read(&tokenizer, &corpus(), end).unwrap();
+    let [bits, better] = [&before, &after].map(|params| text.score(params).unwrap().bits_per_byte());
+    assert!(better < 0.8 * bits, "{bits} to {better}");
+    assert_eq!(changed(&before, &after), ["lm_head.weight"]);
+    let width = base.config().width();
+    let head = |params: &Params| params.get("lm_head.weight").unwrap().to_vec();
+    for (id, (a, b)) in head(&before).chunks(width).zip(head(&after).chunks(width)).enumerate() {
+        assert!(a == b || rows.contains(&(id as u32)), "row {id} moved");
+    }
+    assert!(
+        changed(&after, &run(&fit, 1, usize::MAX).0).is_empty(),
+        "threads change nothing"
+    );
+    assert_eq!(run(&fit, 1, 3).1.len(), 3, "it stops when told to");
+    assert!(changed(&before, &run(&fit, 1, 0).0).is_empty());
+
+    let refused = |params: &mut Params, rows: &[u32], fit: &OutputFit| {
+        fit_outputs(params, rows, &stream, fit, &|| true, &mut |_, _| ()).unwrap_err()
+    };
+    let none = OutputFit {
+        batch: 0,
+        ..fit.clone()
+    };
+    let mut params = before.clone();
+    assert!(matches!(refused(&mut params, &rows, &none), ModelError::Request(_)));
+    let outside = [tokenizer.vocab_size() as u32];
+    assert!(matches!(refused(&mut params, &outside, &fit), ModelError::Request(_)));
+    assert!(matches!(
+        refused(&mut base.clone(), &rows, &fit),
+        ModelError::Mismatch(_)
+    ));
+}
+
+/// Rows, fits, tuning and files of the other family.
+#[test]
+fn a_llama_is_adapted_too() {
+    let (base_tokenizer, tokenizer) = (base_tokenizer(), patched());
+    let patch = tokenizer.patch_map().unwrap();
+    let base = Params::random(llama_config(&tokenizer), 2);
+    let before = exponential(&base, patch, PAPER_RATIO, Head::Untied).unwrap();
+    let streams = TwoStreams::read(&base_tokenizer, &tokenizer, &corpus(), 0, 1 << 20).unwrap();
+    let new: Vec<u32> = patch.new_tokens().map(|token| token.id).collect();
+    let mut after = before.clone();
+    let fit = InputFit {
+        steps: 4,
+        windows: 2,
+        tokens: 32,
+        threads: 2,
+        ..InputFit::default()
+    };
+    let mut distances = Vec::new();
+    fit_inputs(&mut after, &base, &new, &streams, &fit, &mut |_, distance| {
+        distances.push(distance);
+        true
+    })
+    .unwrap();
+    assert!(distances.iter().all(|distance| *distance > 0.0));
+    assert_eq!(changed(&before, &after), ["model.embed_tokens.weight"]);
+    let fit = OutputFit {
+        places: 300,
+        steps: 20,
+        batch: 128,
+        rate: 1e-2,
+        ..OutputFit::default()
+    };
+    let mut losses = Vec::new();
+    let rows = new_and_pieces(patch);
+    fit_outputs(&mut after, &rows, streams.patched(), &fit, &|| true, &mut |_, loss| {
+        losses.push(loss)
+    })
+    .unwrap();
+    assert!(losses[19] < losses[0], "{losses:?}");
+    assert_eq!(
+        changed(&before, &after),
+        ["model.embed_tokens.weight", "lm_head.weight"]
+    );
+
+    let config = TrainConfig {
+        scope: fused_model::train::Scope::Light,
+        steps: 20,
+        batch: 4,
+        tokens: 32,
+        warmup: 2,
+        threads: 2,
+        peak_rate: 1e-2,
+        ..TrainConfig::default()
+    };
+    let mut trainer = Trainer::new(after.clone(), config).unwrap();
+    let reports: Vec<_> = (0..20).map(|_| trainer.step(streams.patched()).unwrap()).collect();
+    assert!(reports[19].loss < 0.8 * reports[0].loss, "{reports:?}");
+    let tuned = trainer.params();
+    let moved = changed(&after, tuned);
+    assert!(moved.iter().any(|name| name.starts_with("model.layers.0.")));
+    assert!(moved.iter().any(|name| name == "model.norm.weight"));
+    assert!(
+        !moved.iter().any(|name| name.starts_with("model.layers.1.")),
+        "{moved:?}"
+    );
+
+    let root = tempfile::tempdir().unwrap();
+    write_directory(root.path(), tuned, SaveAs::F32, &tokenizer, Path::new(BASE)).unwrap();
+    let back = Params::load(root.path()).unwrap();
+    assert!(changed(tuned, &back).is_empty());
+    let (ModelConfig::Llama(read), ModelConfig::Llama(want)) = (back.config(), tuned.config()) else {
+        panic!("it is no Llama any more: {:?}", back.config());
+    };
+    assert_eq!(read.other["pretraining_tp"], 1);
+    let without_other = |config: &LlamaConfig| LlamaConfig {
+        other: serde_json::Map::new(),
+        ..config.clone()
+    };
+    assert_eq!(without_other(read), without_other(want));
+}
+
+#[test]
+fn weights_of_one_family_are_no_model_of_the_other() {
+    let tokenizer = patched();
+    let (gpt2, llama) = (
+        Params::random(config(&tokenizer), 1),
+        Params::random(llama_config(&tokenizer), 1),
+    );
+    let mismatch = |error: ModelError| matches!(error, ModelError::Mismatch(_));
+    assert!(mismatch(
+        fused_model::Gpt2::new(&llama, Options::default()).unwrap_err()
+    ));
+    assert!(mismatch(fused_model::ReferenceGpt2::new(&llama).unwrap_err()));
+    assert!(mismatch(
+        fused_model::Llama::new(&gpt2, Options::default()).unwrap_err()
+    ));
+}
+
 /// An adapted directory in a folder of its own, and its model.
 fn directory(root: &Path) -> (PathBuf, Params, PatchTokenizer) {
+    directory_of(root, Params::random(config(&patched()), 2))
+}
+
+fn directory_of(root: &Path, base: Params) -> (PathBuf, Params, PatchTokenizer) {
     let tokenizer = patched();
-    let base = Params::random(config(&tokenizer), 2);
     let adapted = exponential(&base, tokenizer.patch_map().unwrap(), PAPER_RATIO, Head::Untied).unwrap();
     let out = root.join("made/adapted");
     write_directory(&out, &adapted, SaveAs::F32, &tokenizer, Path::new(BASE)).unwrap();
@@ -274,29 +473,35 @@ fn transformers_loads_a_directory_unchanged_and_agrees() {
         eprintln!("skipped: {python} has no transformers with torch");
         return;
     }
-    let root = tempfile::tempdir().unwrap();
-    let (out, adapted, tokenizer) = directory(root.path());
-    let text = "The background writer reads the write-ahead log; case 7 is read by the writer.";
-    let ids = tokenizer.encode(text);
+    let tokenizer = patched();
+    for base in [
+        Params::random(config(&tokenizer), 2),
+        Params::random(llama_config(&tokenizer), 2),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let (out, _, tokenizer) = directory_of(root.path(), base);
+        let text = "The background writer reads the write-ahead log; case 7 is read by the writer.";
+        let ids = tokenizer.encode(text);
 
-    let mut model = Gpt2::new(&adapted, Options::default()).unwrap();
-    let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
-    let sequence = kv.open().unwrap();
-    let logits = model
-        .forward(&mut kv, &[Chunk { sequence, ids: &ids }], Logits::All)
-        .unwrap();
+        let mut model = load(&out, Options::default()).unwrap();
+        let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
+        let sequence = kv.open().unwrap();
+        let logits = model
+            .forward(&mut kv, &[Chunk { sequence, ids: &ids }], Logits::All)
+            .unwrap();
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers_logits.py");
-    let run = Command::new(&python).arg(script).arg(&out).arg(text).output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let theirs: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
-    assert_eq!(theirs["ids"], serde_json::json!(ids));
-    let theirs: Vec<f32> = serde_json::from_value(theirs["logits"].clone()).unwrap();
-    assert_eq!(theirs.len(), logits.len());
-    let worst = theirs
-        .iter()
-        .zip(logits)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
-    assert!(worst < 1e-4, "logits differ by {worst}");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers_logits.py");
+        let run = Command::new(&python).arg(script).arg(&out).arg(text).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let theirs: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(theirs["ids"], serde_json::json!(ids));
+        let theirs: Vec<f32> = serde_json::from_value(theirs["logits"].clone()).unwrap();
+        assert_eq!(theirs.len(), logits.len());
+        let worst = theirs
+            .iter()
+            .zip(logits)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(worst < 1e-4, "logits differ by {worst}");
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use fused_model::kv::StaticKv;
-use fused_model::{Gpt2, ModelError, Options, Params, adapt, score};
+use fused_model::{CausalLm, Model, ModelError, Options, Params, adapt, score};
 use patchtok::{AdaptivocabBuilder, AdaptivocabForm, Corpus, NgramTokenizer, PatchTokenizer, VocabBuilder};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -115,7 +115,7 @@ pub(super) struct Point {
     swaps: usize,
     tokenizer: Tokenizer,
     params: Params,
-    model: Gpt2,
+    model: Model,
 }
 
 impl Point {
@@ -123,7 +123,7 @@ impl Point {
         Ok(Self {
             method,
             swaps: tokenizer.new_tokens().len(),
-            model: Gpt2::new(&params, Options::default())?,
+            model: Model::new(&params, Options::default())?,
             tokenizer,
             params,
         })
@@ -247,7 +247,7 @@ fn seconds(points: &[Point], texts: &[Text], rounds: usize) -> Result<Vec<Vec<f6
 }
 
 fn replay(point: &Point, texts: &[Text]) -> Result<f64, BenchError> {
-    let geometry = point.model.config().kv_geometry(BATCH.min(texts.len()));
+    let geometry = point.model.kv_geometry(BATCH.min(texts.len()));
     let mut store = StaticKv::new(&geometry).map_err(ModelError::from)?;
     let replay = Replay {
         who: &format!("{} with {} swaps", point.method.words(), point.swaps),

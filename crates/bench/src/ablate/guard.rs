@@ -1,7 +1,7 @@
 //! The quality guard: bits per byte of every stage on the same documents, and what each says by itself.
 
 use fused_model::kv::StaticKv;
-use fused_model::{ModelError, Request, generate};
+use fused_model::{CausalLm, ModelError, Request, generate};
 
 use super::stages::{Model, Stage};
 use crate::error::BenchError;
@@ -96,7 +96,7 @@ pub(super) fn let_speak(models: &[Model], texts: &[Text]) -> Result<Vec<Said>, B
 fn go_on(subject: &Subject, texts: &[Text]) -> Result<Vec<Vec<u32>>, BenchError> {
     let prompts = texts.iter().map(|text| subject.tokenizer.encode(&text.prompt));
     let requests: Vec<Request> = prompts.map(|prompt| Request::greedy(prompt, SAID_TOKENS)).collect();
-    let geometry = subject.model.config().kv_geometry(requests.len());
+    let geometry = subject.model.kv_geometry(requests.len());
     let mut store = StaticKv::new(&geometry).map_err(ModelError::from)?;
     let mut model = subject.model.clone();
     Ok(generate(

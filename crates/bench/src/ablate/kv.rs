@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Event, ModelError, Request, generate};
+use fused_model::{CausalLm, Event, ModelError, Request, generate};
 
 use crate::arms::KvChoice;
 use crate::error::BenchError;
@@ -41,7 +41,7 @@ pub(crate) struct DepthData {
 
 /// One batch through virtual stores that differ in the size of their frames.
 pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameData>, BenchError> {
-    let geometry = subject.model.config().kv_geometry(texts.len());
+    let geometry = subject.model.kv_geometry(texts.len());
     let encode = |text: &Text| {
         let [prompt, reply] = [&text.prompt, &text.reply].map(|part| subject.tokenizer.encode(part));
         Request::replay(prompt, reply)
@@ -74,7 +74,7 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameDat
 pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Result<Vec<DepthData>, BenchError> {
     let stores = [KvChoice::Static, KvChoice::Paged, KvChoice::Virtual];
     let stage = progress::Stage::new("steps by depth", (rounds + 1) * stores.len());
-    let context = subject.model.config().n_positions;
+    let context = subject.model.context();
     // One long text, from which every sequence takes its own part.
     let ids: Vec<u32> = pages
         .texts
@@ -107,7 +107,7 @@ pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Resul
 }
 
 fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<Vec<f64>, BenchError> {
-    let geometry = &subject.model.config().kv_geometry(requests.len());
+    let geometry = &subject.model.kv_geometry(requests.len());
     let budget = whole_budget(&[subject], FRAME_BYTES, requests.len());
     let store: Result<Box<dyn KvStore>, _> = match kv_store {
         KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),

@@ -13,6 +13,7 @@ pub mod report;
 pub mod stages;
 pub mod table;
 
+use fused_model::CausalLm;
 use std::path::{Path, PathBuf};
 
 use crate::cli::AblateArgs;
@@ -133,7 +134,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
         frontier,
         factorial,
         frames: assemble::frames(&frames),
-        depths: assemble::depths(&depths, models.base().params().config().n_positions, seed),
+        depths: assemble::depths(&depths, models.base().model.context(), seed),
     };
     let figures = single::ablated(&report)?;
     let mut files = vec![

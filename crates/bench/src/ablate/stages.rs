@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fused_model::{Params, adapt};
+use fused_model::{CausalLm, Params, adapt};
 use patchtok::PatchTokenizer;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -122,7 +122,7 @@ impl Models {
 
     /// Longest sequence that all of them take.
     pub fn context(&self) -> usize {
-        let contexts = self.0.iter().map(|model| model.subject.params().config().n_positions);
+        let contexts = self.0.iter().map(|model| model.subject.model.context());
         contexts.min().unwrap_or(0)
     }
 

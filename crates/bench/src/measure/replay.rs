@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use fused_model::kv::KvStore;
-use fused_model::{Event, Gpt2, Request, generate};
+use fused_model::{Event, Model, Request, generate};
 use patchtok::PatchTokenizer;
 
 use crate::error::BenchError;
@@ -32,7 +32,7 @@ impl Spelling for PatchTokenizer {
 pub(crate) struct Replay<'a> {
     /// Whose tokenizer it is, for an error.
     pub(crate) who: &'a str,
-    pub(crate) model: &'a Gpt2,
+    pub(crate) model: &'a Model,
     pub(crate) tokenizer: &'a dyn Spelling,
     pub(crate) texts: &'a [Text],
     /// Texts decoded together.

@@ -5,8 +5,8 @@
 //! everything up. Then come the timed rounds; an arm keeps one store through all of them, as a
 //! server does.
 
-use fused_model::Event;
 use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::{CausalLm, Event};
 use vattn::Config;
 
 use super::replay::Replay;
@@ -109,7 +109,7 @@ pub struct Settings {
 /// As much memory for a virtual store, in frames of `frame` bytes, as the static one takes for `batch` sequences of any subject.
 pub fn whole_budget(subjects: &[&Subject], frame: usize, batch: usize) -> usize {
     let whole = subjects.iter().map(|subject| {
-        let geometry = subject.model.config().kv_geometry(batch);
+        let geometry = subject.model.kv_geometry(batch);
         // Whole frames for every row run, so that a store with this budget can be filled.
         let runs = geometry.max_sequences * 2 * geometry.layers;
         runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs).next_multiple_of(frame)
@@ -156,7 +156,7 @@ impl Bench<'_> {
     }
 
     fn geometry(&self, arm: Arm) -> KvGeometry {
-        self.subject(arm).model.config().kv_geometry(self.settings.batch)
+        self.subject(arm).model.kv_geometry(self.settings.batch)
     }
 
     fn store(&self, arm: Arm) -> Result<Box<dyn KvStore>, BenchError> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, Request, RequestId};
 use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
-use fused_model::{Gpt2, ModelError};
+use fused_model::{CausalLm, Model, ModelError};
 use patchtok::PatchTokenizer;
 
 use super::record::Outcome;
@@ -33,7 +33,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct EngineTarget<'a> {
     arm: Arm,
-    model: Gpt2,
+    model: Model,
     tokenizer: &'a PatchTokenizer,
     geometry: KvGeometry,
     kv_budget: usize,
@@ -49,8 +49,7 @@ impl<'a> EngineTarget<'a> {
     /// [`BenchError::Input`] when the budget does not hold one longest sequence of the static store; what the store says, of
     /// which one is made to see.
     pub fn new(arm: Arm, subject: &'a Subject, limits: Limits) -> Result<Self, BenchError> {
-        let config = subject.model.config();
-        let longest = config.n_positions * config.kv_geometry(1).token_bytes();
+        let longest = subject.model.context() * subject.model.kv_geometry(1).token_bytes();
         let static_places = limits.kv_budget / longest;
         if static_places == 0 {
             return Err(BenchError::Input(format!(
@@ -68,7 +67,7 @@ impl<'a> EngineTarget<'a> {
             arm,
             model: subject.model.clone(),
             tokenizer: &subject.tokenizer,
-            geometry: config.kv_geometry(places),
+            geometry: subject.model.kv_geometry(places),
             kv_budget: limits.kv_budget,
             config: EngineConfig {
                 max_batch: limits.max_batch.min(places),

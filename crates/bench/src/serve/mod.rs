@@ -16,6 +16,7 @@ pub mod table;
 pub mod target;
 pub mod trace;
 
+use fused_model::CausalLm;
 use std::path::PathBuf;
 
 use crate::cli::ServeArgs;
@@ -262,10 +263,8 @@ fn texts(
 
 /// KV memory of each arm in bytes: as asked for, or what some of the longest sequences take.
 fn budget(args: &ServeArgs, loaded: &Loaded) -> usize {
-    let longest = [&loaded.base, &loaded.patched].map(|subject| {
-        let config = subject.model.config();
-        config.n_positions * config.kv_geometry(1).token_bytes()
-    });
+    let longest = [&loaded.base, &loaded.patched]
+        .map(|subject| subject.model.context() * subject.model.kv_geometry(1).token_bytes());
     args.kv_budget
         .map_or(BUDGET_SEQUENCES * longest[0].max(longest[1]), |mebibytes| {
             mebibytes << 20

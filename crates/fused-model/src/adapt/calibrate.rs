@@ -2,15 +2,14 @@
 
 use rayon::prelude::*;
 
+use super::check_untied;
 use super::linalg::Cholesky;
-use super::{check_untied, windows};
+use super::states::States;
 use crate::error::ModelError;
 use crate::kernels::cross_entropy;
 use crate::kernels::elementwise;
 use crate::kernels::matmul::{Into, Mat, matmul};
 use crate::params::Params;
-use crate::pass::{Batch, Pass};
-use crate::train::check_ids;
 
 /// Rows of logits that one thread holds.
 const ROWS: usize = 128;
@@ -45,21 +44,11 @@ pub fn calibrate(
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Option<f64>, ModelError> {
     check_untied(params)?;
-    let (vocab, width) = (params.config().vocab_size, params.config().n_embd);
-    check_ids(stream, vocab)?;
-    let windows = windows(stream, params.config().n_positions, positions);
-    if windows.is_empty() {
-        return Err(ModelError::Request(
-            "the stream to calibrate on has fewer than two tokens".into(),
-        ));
-    }
-    let states = windows.par_iter().map_init(Pass::default, |pass, window| {
-        let batch = Batch::to_read(&window[..window.len() - 1]);
-        go_on().then(|| pass.hidden(params, batch).to_vec())
-    });
-    let Some(states) = states.collect::<Option<Vec<_>>>().map(|states| states.concat()) else {
+    let (vocab, width) = (params.config().vocab_size(), params.config().width());
+    let Some(states) = States::read(params, stream, positions, go_on)? else {
         return Ok(None);
     };
+    let states = states.values;
     let places = states.len() / width;
     let (constant, held) = constant_direction(&states, width);
     // States that are no numbers hold a share that is none either.
@@ -153,7 +142,7 @@ mod tests {
     #[test]
     fn states_that_are_no_numbers_change_nothing() {
         let mut params = Params::random(Gpt2Config::new(16, 8, 8, 1, 2), 1).untied();
-        let bias = params.layout.ln_f[1].clone();
+        let bias = params.layout.norm[1].clone();
         params.data[bias][3] = f32::NAN;
         let head = params.layout.head.clone();
         let before = params.data[head.clone()].to_vec();

@@ -32,11 +32,11 @@ pub fn write_directory(
     base: &Path,
 ) -> Result<(), ModelError> {
     tokenizer.save(out)?;
-    let config = params.config();
+    let config = params.config().to_json();
     let generation = serde_json::json!({
         "_from_model_config": true,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
+        "bos_token_id": config.get("bos_token_id"),
+        "eos_token_id": config.get("eos_token_id"),
     });
     for name in CARRIED {
         let (from, to) = (base.join(name), out.join(name));

@@ -22,6 +22,8 @@ pub struct InputFit {
     pub steps: usize,
     /// Windows of text in a step.
     pub windows: usize,
+    /// Tokens of a window, at most the model's context.
+    pub tokens: usize,
     /// Learning rate of the first step; it falls to zero in a line.
     pub rate: f32,
     /// Threads; the result is reproducible for a seed and a number of threads.
@@ -35,6 +37,7 @@ impl Default for InputFit {
         Self {
             steps: 200,
             windows: 8,
+            tokens: 512,
             rate: 3e-3,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             seed: 1,
@@ -164,19 +167,19 @@ pub fn fit_inputs(
     observe: &mut dyn FnMut(usize, f64) -> bool,
 ) -> Result<(), ModelError> {
     check_untied(params)?;
-    check_ids(streams.base(), base.config().vocab_size)?;
-    check_ids(streams.patched(), params.config().vocab_size)?;
-    check_ids(tokens, params.config().vocab_size)?;
-    let (width, length) = (params.config().n_embd, params.config().n_positions);
+    check_ids(streams.base(), base.config().vocab_size())?;
+    check_ids(streams.patched(), params.config().vocab_size())?;
+    check_ids(tokens, params.config().vocab_size())?;
+    let (width, length) = (params.config().width(), params.config().context().min(fit.tokens));
     if fit.threads == 0 || fit.windows == 0 || streams.window(0, length).is_none() {
         return Err(ModelError::Request(
             "fitting input rows needs a thread, a window and text of which both tokenizers have a token".into(),
         ));
     }
     let trainable = Trainable {
-        blocks: vec![false; params.config().n_layer],
+        blocks: vec![false; params.config().layers()],
     };
-    let table = params.layout.wte.clone();
+    let table = params.layout.embedding.clone();
     let mut optimiser = AdamW::new(table.end);
     let mut shards: Vec<Shard> = (0..fit.threads.min(fit.windows)).map(|_| Shard::default()).collect();
     let mut rng = Rng::new(fit.seed);
@@ -238,7 +241,7 @@ impl Shard {
         self.grads.clear();
         self.grads.resize(params.len(), 0.0);
         (self.sum, self.values) = (0.0, 0);
-        let width = params.config().n_embd;
+        let width = params.config().width();
         for window in windows {
             let states = self
                 .teacher

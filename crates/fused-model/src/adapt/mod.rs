@@ -1,10 +1,12 @@
 //! From a base model to one that reads and writes a patched tokenizer's ids.
 //!
-//! [`exponential`] makes rows for the new tokens from the rows of their pieces, as AdaptiVocab does. Two fits make
+//! [`exponential`] makes rows for the new tokens from the rows of their pieces, as AdaptiVocab does. Three fits make
 //! better ones from text of the domain, without training anything else:
 //!
 //! * [`fit_inputs`] moves input rows until the model's states after a new token are the base model's after its pieces;
-//! * [`calibrate`] shifts output rows until every token is expected as often as it comes.
+//! * [`calibrate`] shifts output rows until every token is expected as often as it comes;
+//! * [`fit_outputs`] moves the output rows of new tokens and of their pieces by gradient steps on states that are computed
+//!   once.
 //!
 //! [`write_directory`] puts model and tokenizer into a Hugging Face directory. Tuning is
 //! [`Trainer`](crate::train::Trainer)'s.
@@ -13,11 +15,14 @@ mod calibrate;
 mod directory;
 mod inputs;
 mod linalg;
+mod outputs;
 mod rows;
+mod states;
 
 pub use calibrate::{LEAST_SHARE, calibrate};
 pub use directory::write_directory;
 pub use inputs::{InputFit, TwoStreams, fit_inputs};
+pub use outputs::{OutputFit, fit_outputs};
 pub use rows::{CODE_RATIO, Head, PAPER_RATIO, exponential, weigh_rows};
 
 use crate::error::ModelError;
@@ -25,7 +30,7 @@ use crate::params::Params;
 
 /// Refuses a fit of output rows to a model that has none of its own.
 fn check_untied(params: &Params) -> Result<(), ModelError> {
-    if params.config().tie_word_embeddings {
+    if params.config().is_tied() {
         return Err(ModelError::Mismatch(
             "the model's output rows are its input rows; only a model with an output head of its own can have them fitted"
                 .into(),

@@ -25,7 +25,7 @@ pub enum Head {
 /// # Errors
 /// [`ModelError::Mismatch`] when the patch was made for a vocabulary of another size; and those of [`weigh_rows`].
 pub fn exponential(base: &Params, patch: &PatchMap, ratio: f32, head: Head) -> Result<Params, ModelError> {
-    let vocab_size = base.config().vocab_size;
+    let vocab_size = base.config().vocab_size();
     if patch.base_vocab_size() as usize != vocab_size {
         return Err(ModelError::Mismatch(format!(
             "the patch map is for a vocabulary of {}; the model has {vocab_size}: adapt the model the tokenizer was \
@@ -57,7 +57,7 @@ pub fn weigh_rows<'a>(
             "the ratio is {ratio}; it must be a positive number"
         )));
     }
-    let tied = base.config().tie_word_embeddings;
+    let tied = base.config().is_tied();
     // Each matrix as it is in the base, as it is in the result, and its ratio.
     let (mut adapted, matrices) = match head {
         Head::Tied if !tied => {
@@ -67,17 +67,17 @@ pub fn weigh_rows<'a>(
         }
         Head::Tied => (
             base.clone(),
-            vec![(base.layout.wte.clone(), base.layout.wte.clone(), ratio)],
+            vec![(base.layout.embedding.clone(), base.layout.embedding.clone(), ratio)],
         ),
         Head::Untied => {
             let adapted = base.untied();
             let (from, to) = (&base.layout, &adapted.layout);
-            let input = (from.wte.clone(), to.wte.clone(), ratio);
+            let input = (from.embedding.clone(), to.embedding.clone(), ratio);
             let output = (from.head.clone(), to.head.clone(), 1.0 / ratio);
             (adapted, vec![input, output])
         }
     };
-    let (width, vocab_size) = (base.config().n_embd, base.config().vocab_size);
+    let (width, vocab_size) = (base.config().width(), base.config().vocab_size());
     for (id, pieces) in tokens {
         let mismatch = |why: String| ModelError::Mismatch(format!("new token {id}: {why}"));
         check_ids(&[id], vocab_size).map_err(|error| mismatch(error.to_string()))?;

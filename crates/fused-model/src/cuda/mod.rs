@@ -107,10 +107,11 @@ impl CudaGpt2 {
     ///
     /// # Errors
     /// [`ModelError::Tensor`] when it is not a CUDA device, has no room, or refuses the kernels; [`ModelError::NoDevice`] when
-    /// it does not manage virtual memory; [`ModelError::Request`] for heads of more than 128 columns.
+    /// it does not manage virtual memory; [`ModelError::Request`] for heads of more than 128 columns;
+    /// [`ModelError::Mismatch`] for the weights of another family.
     pub fn new(params: &Params, device: &Device) -> Result<Self, ModelError> {
         let device: &CudaDevice = device.as_cuda_device()?;
-        let config = params.config().clone();
+        let config = params.config().gpt2()?.clone();
         if config.head_dim() > MOST_HEAD_DIM {
             return Err(ModelError::Request(format!(
                 "the model has heads of {} columns; the attention kernel takes {MOST_HEAD_DIM}: run it on the CPU",
@@ -326,7 +327,7 @@ impl Drop for CudaGpt2 {
 
 impl Weights {
     fn new(params: &Params, kernels: &Kernels) -> Result<Self, ModelError> {
-        let config = params.config();
+        let config = params.config().gpt2()?;
         let (c, inner, vocab) = (config.n_embd, config.inner(), config.vocab_size);
         let values = |name: &str| {
             let values = params.get(name);

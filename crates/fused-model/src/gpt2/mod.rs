@@ -5,7 +5,7 @@ pub(crate) mod reference;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::attention::{self, Heads, attend, store};
+use crate::attention::{self, attend, store};
 use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::kernels::layer_norm;
@@ -93,10 +93,10 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`ModelError::Request`] when the options ask for no threads or the precision does not fit; [`ModelError::Threads`]
-    /// when they cannot be started.
+    /// when they cannot be started; [`ModelError::Mismatch`] for the weights of another family.
     pub fn new(params: &Params, options: Options) -> Result<Self, ModelError> {
-        let pool = options.pool(params.config().inner())?;
-        let config = params.config().clone();
+        let config = params.config().gpt2()?.clone();
+        let pool = options.pool(config.inner())?;
         let layout = &params.layout;
         let (c, inner, vocab) = (config.n_embd, config.inner(), config.vocab_size);
         let part = |range: &std::ops::Range<usize>| params.part(range);
@@ -112,19 +112,19 @@ impl Gpt2 {
             .blocks
             .iter()
             .map(|block| Block {
-                ln1: norm(&block.ln1),
+                ln1: norm(&block.norm1),
                 qkv: linear(&block.qkv, (c, 3 * c)),
-                proj: linear(&block.proj, (c, c)),
-                ln2: norm(&block.ln2),
-                fc: linear(&block.fc, (c, inner)),
-                fc_proj: linear(&block.fc_proj, (inner, c)),
+                proj: linear(&block.out, (c, c)),
+                ln2: norm(&block.norm2),
+                fc: linear(&block.up, (c, inner)),
+                fc_proj: linear(&block.down, (inner, c)),
             })
             .collect();
         let weights = Weights {
-            wte: (!config.tie_word_embeddings).then(|| table(&layout.wte)),
-            wpe: part(&layout.wpe).to_vec(),
+            wte: (!config.tie_word_embeddings).then(|| table(&layout.embedding)),
+            wpe: part(&layout.positions).to_vec(),
             blocks,
-            ln_f: norm(&layout.ln_f),
+            ln_f: norm(&layout.norm),
             head: table(&layout.head),
         };
         Ok(Self {
@@ -178,11 +178,7 @@ impl CausalLm for Gpt2 {
             work,
         } = self;
         let (c, epsilon) = (config.n_embd, config.layer_norm_epsilon as f32);
-        let heads = Heads {
-            query: config.n_head,
-            kv: config.n_head,
-            dim: config.head_dim(),
-        };
+        let heads = config.heads();
         let rows = work.parts.iter().map(|part| part.rows).sum::<usize>();
         for (buffer, width) in [
             (&mut work.x, c),

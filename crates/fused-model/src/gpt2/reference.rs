@@ -66,9 +66,9 @@ impl ReferenceGpt2 {
     /// A model from weights already in memory; they are copied.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] when a tensor cannot be made.
+    /// [`ModelError::Mismatch`] for the weights of another family, [`ModelError::Tensor`] when a tensor cannot be made.
     pub fn new(params: &Params) -> Result<Self, ModelError> {
-        let config = params.config().clone();
+        let config = params.config().gpt2()?.clone();
         let layout = &params.layout;
         let (c, inner) = (config.n_embd, config.inner());
         let tensor = |range: &std::ops::Range<usize>, shape: &[usize]| {
@@ -86,20 +86,20 @@ impl ReferenceGpt2 {
             .iter()
             .map(|block| {
                 Ok(Block {
-                    ln1: affine(&block.ln1, &[c])?,
+                    ln1: affine(&block.norm1, &[c])?,
                     qkv: affine(&block.qkv, &[c, 3 * c])?,
-                    proj: affine(&block.proj, &[c, c])?,
-                    ln2: affine(&block.ln2, &[c])?,
-                    fc: affine(&block.fc, &[c, inner])?,
-                    fc_proj: affine(&block.fc_proj, &[inner, c])?,
+                    proj: affine(&block.out, &[c, c])?,
+                    ln2: affine(&block.norm2, &[c])?,
+                    fc: affine(&block.up, &[c, inner])?,
+                    fc_proj: affine(&block.down, &[inner, c])?,
                 })
             })
             .collect::<Result<_, candle_core::Error>>()?;
         Ok(Self {
-            wte: tensor(&layout.wte, &[config.vocab_size, c])?,
-            wpe: tensor(&layout.wpe, &[config.n_positions, c])?,
+            wte: tensor(&layout.embedding, &[config.vocab_size, c])?,
+            wpe: tensor(&layout.positions, &[config.n_positions, c])?,
             blocks,
-            ln_f: affine(&layout.ln_f, &[c])?,
+            ln_f: affine(&layout.norm, &[c])?,
             // Of a tied model the head's range is the embedding's.
             head: tensor(&layout.head, &[config.vocab_size, c])?.t()?,
             config,

@@ -7,31 +7,45 @@
 use super::exp::exp;
 use super::matmul::{Into, Mat, matmul};
 use super::simd::{LANES, max, reduce2, simd_fn};
+use crate::attention::Heads;
 
 /// Query rows handled at once.
 const BLOCK: usize = 128;
 
-/// Shape of one sequence: `tokens` T, `heads` H of width D; `qkv` rows are `[q | k | v]`, each H*D wide.
+/// Shape of one sequence: `tokens` T and its heads; `qkv` rows are `[q | k | v]`, `fused_row` wide.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) tokens: usize,
-    pub(crate) heads: usize,
-    pub(crate) head_dim: usize,
+    pub(crate) heads: Heads,
+}
+
+/// First columns of one head's queries, keys and values in a fused row.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    q: usize,
+    k: usize,
+    v: usize,
 }
 
 impl Shape {
-    fn width(self) -> usize {
-        self.heads * self.head_dim
+    /// Query heads share the keys and values of their group.
+    fn columns(self, head: usize) -> Columns {
+        let heads = self.heads;
+        let shared = head / (heads.query / heads.kv) * heads.dim;
+        Columns {
+            q: head * heads.dim,
+            k: heads.query_row() + shared,
+            v: heads.query_row() + heads.kv_row() + shared,
+        }
     }
 
-    fn part<'a>(self, qkv: &'a [f32], part: usize, head: usize, rows: std::ops::Range<usize>) -> Mat<'a> {
-        let stride = 3 * self.width();
-        let start = rows.start * stride + part * self.width() + head * self.head_dim;
-        Mat::strided(&qkv[start..], rows.len(), self.head_dim, stride)
+    fn part<'a>(self, qkv: &'a [f32], column: usize, rows: std::ops::Range<usize>) -> Mat<'a> {
+        let stride = self.heads.fused_row();
+        Mat::strided(&qkv[rows.start * stride + column..], rows.len(), self.heads.dim, stride)
     }
 
     fn scale(self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
+        1.0 / (self.heads.dim as f32).sqrt()
     }
 }
 
@@ -101,27 +115,24 @@ fn attend(
     matmul(out, stride, Into::Set, Mat::new(p, q.rows(), keys), v, 1.0);
 }
 
-/// `qkv (T, 3HD)` gives `out (T, HD)` and `lse (H, T)`.
+/// `qkv (T, fused_row)` gives `out (T, query_row)` and `lse (H, T)`.
 pub(crate) fn forward(shape: Shape, out: &mut [f32], lse: &mut [f32], qkv: &[f32], scratch: &mut Scratch) {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-    } = shape;
+    let Shape { tokens, heads } = shape;
     scratch.p.resize(BLOCK.min(tokens) * tokens, 0.0);
-    for head in 0..heads {
+    for head in 0..heads.query {
+        let columns = shape.columns(head);
         for first in (0..tokens).step_by(BLOCK) {
             let end = tokens.min(first + BLOCK);
             let lse = &mut lse[head * tokens + first..head * tokens + end];
-            let out = &mut out[first * shape.width() + head * head_dim..];
-            let part = |part, rows| shape.part(qkv, part, head, rows);
+            let out = &mut out[first * heads.query_row() + head * heads.dim..];
+            let part = |column, rows| shape.part(qkv, column, rows);
             attend(
                 out,
-                shape.width(),
+                heads.query_row(),
                 lse,
-                part(0, first..end),
-                part(1, 0..end),
-                part(2, 0..end),
+                part(columns.q, first..end),
+                part(columns.k, 0..end),
+                part(columns.v, 0..end),
                 first,
                 &mut scratch.p,
             );
@@ -129,7 +140,7 @@ pub(crate) fn forward(shape: Shape, out: &mut [f32], lse: &mut [f32], qkv: &[f32
     }
 }
 
-/// Gradient of [`forward`]: overwrites `dqkv (T, 3HD)` from `dout (T, HD)`.
+/// Gradient of [`forward`]: overwrites `dqkv (T, fused_row)` from `dout (T, query_row)`.
 pub(crate) fn backward(
     shape: Shape,
     dqkv: &mut [f32],
@@ -139,52 +150,36 @@ pub(crate) fn backward(
     qkv: &[f32],
     scratch: &mut Scratch,
 ) {
-    let Shape {
-        tokens,
-        heads,
-        head_dim,
-    } = shape;
-    let (width, stride) = (shape.width(), 3 * shape.width());
+    let Shape { tokens, heads } = shape;
+    let (width, stride) = (heads.query_row(), heads.fused_row());
     scratch.p.resize(BLOCK.min(tokens) * tokens, 0.0);
     scratch.dp.resize(BLOCK.min(tokens) * tokens, 0.0);
     dqkv.fill(0.0);
     let mut delta = [0.0f32; BLOCK];
-    for head in 0..heads {
-        let column = head * head_dim;
+    for head in 0..heads.query {
+        let columns = shape.columns(head);
         for first in (0..tokens).step_by(BLOCK) {
             let end = tokens.min(first + BLOCK);
             let rows = end - first;
             let (p, dp) = (&mut scratch.p[..rows * end], &mut scratch.dp[..rows * end]);
             for (i, delta) in delta[..rows].iter_mut().enumerate() {
-                let at = (first + i) * width + column;
-                *delta = dot(&out[at..at + head_dim], &dout[at..at + head_dim]);
+                let at = (first + i) * width + columns.q;
+                *delta = dot(&out[at..at + heads.dim], &dout[at..at + heads.dim]);
             }
-            let q = shape.part(qkv, 0, head, first..end);
-            let k = shape.part(qkv, 1, head, 0..end);
-            let v = shape.part(qkv, 2, head, 0..end);
-            let dout = Mat::strided(&dout[first * width + column..], rows, head_dim, width);
+            let q = shape.part(qkv, columns.q, first..end);
+            let k = shape.part(qkv, columns.k, 0..end);
+            let v = shape.part(qkv, columns.v, 0..end);
+            let dout = Mat::strided(&dout[first * width + columns.q..], rows, heads.dim, width);
             matmul(p, end, Into::Set, q, k.t(), shape.scale());
             causal_probabilities(p, end, first, &lse[head * tokens + first..head * tokens + end]);
             matmul(dp, end, Into::Set, dout, v.t(), 1.0);
-            matmul(
-                &mut dqkv[2 * width + column..],
-                stride,
-                Into::Add,
-                Mat::new(p, rows, end).t(),
-                dout,
-                1.0,
-            );
+            let dv = &mut dqkv[columns.v..];
+            matmul(dv, stride, Into::Add, Mat::new(p, rows, end).t(), dout, 1.0);
             softmax_backward(dp, p, end, &delta[..rows]);
             let ds = Mat::new(dp, rows, end);
-            matmul(
-                &mut dqkv[first * stride + column..],
-                stride,
-                Into::Set,
-                ds,
-                k,
-                shape.scale(),
-            );
-            matmul(&mut dqkv[width + column..], stride, Into::Add, ds.t(), q, shape.scale());
+            let dq = &mut dqkv[first * stride + columns.q..];
+            matmul(dq, stride, Into::Set, ds, k, shape.scale());
+            matmul(&mut dqkv[columns.k..], stride, Into::Add, ds.t(), q, shape.scale());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::rope::frequencies;
 use crate::attention::Heads;
@@ -42,6 +42,8 @@ pub struct LlamaConfig {
     pub attention_bias: bool,
     /// Whether the projections of the MLP have biases.
     pub mlp_bias: bool,
+    /// The whole file that was read, for the keys that this crate does not know; empty of a shape made in memory.
+    pub other: Map<String, Value>,
 }
 
 /// A stretch of the rotary frequencies.
@@ -121,11 +123,12 @@ impl LlamaConfig {
     /// not do, by name.
     pub fn load(dir: &Path) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
-        let file: File = crate::files::read_json(&path)?;
-        Self::of(file).map_err(|why| ModelError::Config { path, why })
+        let map: Map<String, Value> = crate::files::read_json(&path)?;
+        Self::of(map).map_err(|why| ModelError::Config { path, why })
     }
 
-    fn of(file: File) -> Result<Self, String> {
+    fn of(map: Map<String, Value>) -> Result<Self, String> {
+        let file = File::deserialize(&map).map_err(|error| error.to_string())?;
         if file.hidden_act != "silu" {
             return Err(format!("hidden_act is {:?}; this crate runs \"silu\"", file.hidden_act));
         }
@@ -154,6 +157,7 @@ impl LlamaConfig {
             tie_word_embeddings: file.tie_word_embeddings,
             attention_bias: file.attention_bias,
             mlp_bias: file.mlp_bias,
+            other: map,
         };
         config.check()?;
         Ok(config)
@@ -222,35 +226,55 @@ impl LlamaConfig {
         }
     }
 
-    /// Names and shapes of all tensors, matrices as (out, in).
-    pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (v, c, inner) = (self.vocab_size, self.hidden_size, self.intermediate_size);
-        let (q, kv) = (self.heads().query_row(), self.heads().kv_row());
-        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![v, c])];
-        for layer in 0..self.num_hidden_layers {
-            let mut add = |part: &str, shape: Vec<usize>| tensors.push((format!("model.layers.{layer}.{part}"), shape));
-            add("input_layernorm.weight", vec![c]);
-            add("post_attention_layernorm.weight", vec![c]);
-            for (part, outputs, inputs, bias) in [
-                ("self_attn.q_proj", q, c, self.attention_bias),
-                ("self_attn.k_proj", kv, c, self.attention_bias),
-                ("self_attn.v_proj", kv, c, self.attention_bias),
-                ("self_attn.o_proj", c, q, self.attention_bias),
-                ("mlp.gate_proj", inner, c, self.mlp_bias),
-                ("mlp.up_proj", inner, c, self.mlp_bias),
-                ("mlp.down_proj", c, inner, self.mlp_bias),
-            ] {
-                add(&format!("{part}.weight"), vec![outputs, inputs]);
-                if bias {
-                    add(&format!("{part}.bias"), vec![outputs]);
-                }
-            }
+    /// What `config.json` says: the keys of the file that was read, brought up to these values.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let Value::Object(ours) = json!({
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_act": "silu",
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "rms_norm_eps": self.rms_norm_eps,
+            // The older spelling, which every generation of transformers reads.
+            "rope_theta": self.rope_theta,
+            "rope_scaling": self.rope_scaling.to_json(),
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+        }) else {
+            unreachable!("the literal is an object")
+        };
+        let mut map = self.other.clone();
+        map.remove("rope_parameters");
+        map.extend(ours);
+        map
+    }
+}
+
+impl RopeScaling {
+    fn to_json(self) -> Value {
+        match self {
+            Self::Default => Value::Null,
+            Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low_freq_factor,
+                "high_freq_factor": high_freq_factor,
+                "original_max_position_embeddings": original_max_position_embeddings,
+            }),
         }
-        tensors.push(("model.norm.weight".to_owned(), vec![c]));
-        if !self.tie_word_embeddings {
-            tensors.push(("lm_head.weight".to_owned(), vec![v, c]));
-        }
-        tensors
     }
 }
 
@@ -347,7 +371,20 @@ mod tests {
              \"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}",
         )
         .unwrap();
-        assert_eq!(old, new);
+        assert_eq!((old.rope_theta, old.rope_scaling), (new.rope_theta, new.rope_scaling));
+        // Written again, both are read alike.
+        let again = |config: &LlamaConfig| LlamaConfig {
+            other: Map::new(),
+            ..LlamaConfig::of(config.to_json()).unwrap()
+        };
+        assert_eq!(again(&old), again(&new));
+        assert_eq!(
+            again(&old),
+            LlamaConfig {
+                other: Map::new(),
+                ..old.clone()
+            }
+        );
         assert_eq!(old.rope_theta, 5e5);
         let linear = parse(", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.5}").unwrap();
         assert_eq!(linear.rope_scaling, RopeScaling::Linear { factor: 2.5 });

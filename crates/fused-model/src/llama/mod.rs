@@ -4,7 +4,7 @@
 
 mod config;
 pub(crate) mod reference;
-mod rope;
+pub(crate) mod rope;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -18,6 +18,7 @@ use crate::kernels::{rms_norm, swiglu};
 use crate::kv::{KvGeometry, KvStore};
 use crate::linear::{Linear, Precision, Scratch, Then};
 use crate::model::{Batch, CausalLm, Chunk, Logits, Options, keep_last, plan};
+use crate::params::{Layout, Params};
 use crate::rng::Rng;
 use crate::threads::{Parts, Pool};
 use crate::weights::{Progress, WeightFiles};
@@ -37,14 +38,12 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn open(dir: &Path, config: &LlamaConfig, progress: &'a mut dyn FnMut(Progress)) -> Result<Self, ModelError> {
-        let files = WeightFiles::open(dir, "model.")?;
-        let tensors = config.tensors();
-        files.check(tensors.iter().map(|(name, shape)| (&**name, &**shape)))?;
+        let layout = Layout::of_llama(config);
         Ok(Self {
-            files,
+            files: layout.open(dir)?,
             progress,
             done: 0,
-            total: tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(),
+            total: layout.len(),
         })
     }
 }
@@ -61,24 +60,40 @@ impl Source for Files<'_> {
     }
 }
 
-/// Normal weights with deviation 0.02 and norms of one. A tensor depends on its name and the seed alone.
+/// Weights in memory.
+impl Source for &Params {
+    fn read(&mut self, name: &str, _: &[usize]) -> Result<Cow<'_, [f32]>, ModelError> {
+        let values = self.get(name);
+        let values = values.ok_or_else(|| ModelError::Mismatch(format!("the model has no weights called {name}")))?;
+        Ok(values.into())
+    }
+}
+
+/// Weights drawn by [`draw`].
 struct Random {
     seed: u64,
 }
 
 impl Source for Random {
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, ModelError> {
-        let len = shape.iter().product();
-        if name.ends_with("norm.weight") {
-            return Ok(vec![1.0; len].into());
-        }
-        // FNV-1a.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        let mut rng = Rng::new(self.seed ^ hash);
-        Ok((0..len).map(|_| 0.02 * rng.normal()).collect::<Vec<f32>>().into())
+        let mut values = vec![0.0; shape.iter().product()];
+        draw(&mut values, name, self.seed);
+        Ok(values.into())
     }
+}
+
+/// Normal weights with deviation 0.02 and norms of one. A tensor depends on its name and the seed alone.
+pub(crate) fn draw(values: &mut [f32], name: &str, seed: u64) {
+    if name.ends_with("norm.weight") {
+        values.fill(1.0);
+        return;
+    }
+    // FNV-1a.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let mut rng = Rng::new(seed ^ hash);
+    values.iter_mut().for_each(|value| *value = 0.02 * rng.normal());
 }
 
 #[derive(Debug)]
@@ -211,6 +226,14 @@ impl Llama {
     pub fn random(config: LlamaConfig, seed: u64, options: Options) -> Result<Self, ModelError> {
         config.check().map_err(ModelError::Request)?;
         Self::build(config, options, &mut Random { seed })
+    }
+
+    /// Packs weights that are in memory.
+    ///
+    /// # Errors
+    /// [`ModelError::Mismatch`] for the weights of another family; as [`Gpt2::new`](crate::Gpt2::new) for the options.
+    pub fn new(mut params: &Params, options: Options) -> Result<Self, ModelError> {
+        Self::build(params.config().llama()?.clone(), options, &mut params)
     }
 
     fn build(config: LlamaConfig, options: Options, source: &mut dyn Source) -> Result<Self, ModelError> {

@@ -6,7 +6,7 @@ use crate::attention::Heads;
 use crate::kernels::simd::simd_fn;
 
 /// Angles a position adds for each pair of a head, `(head_dim / 2)`, in `f32` as transformers computes them.
-pub(super) fn frequencies(config: &LlamaConfig) -> Vec<f32> {
+pub(crate) fn frequencies(config: &LlamaConfig) -> Vec<f32> {
     let d = config.head_dim;
     let plain = (0..d).step_by(2).map(|i| {
         let exponent = i as f32 / d as f32;
@@ -35,7 +35,7 @@ fn stretch(scaling: RopeScaling, frequency: f32) -> f32 {
 }
 
 /// Appends cosines, then sines, of a position's angles: `head_dim` floats.
-pub(super) fn angles(turns: &mut Vec<f32>, frequencies: &[f32], position: usize) {
+pub(crate) fn angles(turns: &mut Vec<f32>, frequencies: &[f32], position: usize) {
     // The angle is rounded to `f32` before its sine is taken, as transformers does: at large positions that is visible.
     let angle = |&frequency: &f32| f64::from(position as f32 * frequency);
     turns.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
@@ -43,7 +43,7 @@ pub(super) fn angles(turns: &mut Vec<f32>, frequencies: &[f32], position: usize)
 }
 
 /// Turns the queries and keys of `qkv (N, fused_row)` by the angles `turns (N, head_dim)`.
-pub(super) fn apply(heads: Heads, qkv: &mut [f32], turns: &[f32]) {
+pub(crate) fn apply(heads: Heads, qkv: &mut [f32], turns: &[f32]) {
     let turned = heads.query_row() + heads.kv_row();
     for (row, turns) in qkv
         .chunks_exact_mut(heads.fused_row())
@@ -51,6 +51,15 @@ pub(super) fn apply(heads: Heads, qkv: &mut [f32], turns: &[f32]) {
     {
         turn(&mut row[..turned], turns);
     }
+}
+
+/// The angles `turns (N, head_dim)` negated: the gradient of a turn is a turn back.
+pub(crate) fn back(turns: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut back = turns.to_vec();
+    for turns in back.chunks_exact_mut(head_dim) {
+        turns[head_dim / 2..].iter_mut().for_each(|sin| *sin = -*sin);
+    }
+    back
 }
 
 simd_fn! {

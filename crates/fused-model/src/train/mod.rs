@@ -8,10 +8,9 @@ pub use tune::{Best, News, Stopped, Watch, token_stream};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Gpt2Config;
 use crate::error::ModelError;
 use crate::kernels::elementwise;
-use crate::params::Params;
+use crate::params::{ModelConfig, Params};
 use crate::pass::{Batch, Dropout, Pass, Trainable};
 use crate::rng::Rng;
 
@@ -92,12 +91,13 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`ModelError::Request`] with the value and the limit.
-    pub fn check(&self, model: &Gpt2Config) -> Result<(), ModelError> {
+    pub fn check(&self, model: &ModelConfig) -> Result<(), ModelError> {
         let bad = |why: String| Err(ModelError::Request(why));
-        if self.tokens == 0 || self.tokens > model.n_positions {
+        if self.tokens == 0 || self.tokens > model.context() {
             return bad(format!(
                 "windows of {} tokens; the model's context is {}",
-                self.tokens, model.n_positions
+                self.tokens,
+                model.context()
             ));
         }
         if self.batch == 0 || self.threads == 0 || self.steps == 0 {
@@ -122,9 +122,9 @@ impl TrainConfig {
     ///
     /// # Errors
     /// [`ModelError::Request`] when it is shorter than a window or holds an id outside the vocabulary.
-    pub fn check_text(&self, model: &Gpt2Config, stream: &[u32]) -> Result<(), ModelError> {
+    pub fn check_text(&self, model: &ModelConfig, stream: &[u32]) -> Result<(), ModelError> {
         self.check_length(stream)?;
-        check_ids(stream, model.vocab_size)
+        check_ids(stream, model.vocab_size())
     }
 
     fn check_length(&self, stream: &[u32]) -> Result<(), ModelError> {
@@ -179,7 +179,7 @@ impl Trainer {
     /// As [`TrainConfig::check`].
     pub fn new(params: Params, config: TrainConfig) -> Result<Self, ModelError> {
         config.check(params.config())?;
-        let layers = params.config().n_layer;
+        let layers = params.config().layers();
         let blocks = (0..layers)
             .map(|layer| config.scope == Scope::Full || layer == 0 || layer + 1 == layers)
             .collect();
@@ -229,8 +229,8 @@ impl Trainer {
                 .collect()
         };
         let (ids, targets) = (window(0), window(1));
-        check_ids(&ids, self.params.config().vocab_size)?;
-        check_ids(&targets, self.params.config().vocab_size)?;
+        check_ids(&ids, self.params.config().vocab_size())?;
+        check_ids(&targets, self.params.config().vocab_size())?;
         Ok(self.step_on(&ids, &targets, rng.next_u64() as u32))
     }
 
@@ -251,13 +251,12 @@ impl Trainer {
         let rate = self.config.rate(self.step);
         let (config, trainable) = (&self.config, &self.trainable);
         let trained = self.params.layout.tensors.iter().filter_map(|tensor| {
-            let name = tensor.name.strip_prefix("transformer.h.");
-            let block: Option<usize> = name.and_then(|rest| rest.split('.').next()?.parse().ok());
             let decay = if tensor.shape.len() == 2 {
                 config.weight_decay
             } else {
                 0.0
             };
+            let block = tensor.block;
             block
                 .is_none_or(|block| trainable.blocks[block])
                 .then(|| (tensor.range.clone(), decay))

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use fused_model::adapt::{Head, PAPER_RATIO};
 use fused_model::train::{Scope, TrainConfig};
-use fused_model::{Gpt2Config, SaveAs};
+use fused_model::{ModelConfig, SaveAs};
 use serde::Serialize;
 
 const EXAMPLE: &str = "\
@@ -18,11 +18,11 @@ continues. Ctrl-C ends tuning and writes the best weights so far. The report goe
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
-/// Fits a GPT-2 model to a patched tokenizer: rows for the new tokens, then tuning.
+/// Fits a GPT-2 or Llama model to a patched tokenizer: rows for the new tokens, then tuning.
 #[derive(Debug, Parser)]
 #[command(name = "adapt", version, after_help = EXAMPLE, max_term_width = 110)]
 pub(crate) struct Args {
-    /// Base model: a Hugging Face GPT-2 directory with its tokenizer
+    /// Base model: a Hugging Face directory of a GPT-2 or Llama model with its tokenizer
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// Folder that build-vocab wrote [default: the model's own tokenizer, for a control: the same tuning
@@ -47,11 +47,12 @@ pub(crate) struct Args {
     /// Whether new tokens get an output row of their own
     #[arg(long, value_enum, default_value_t = HeadChoice::Untied)]
     pub(crate) head: HeadChoice,
-    /// What is fitted before tuning, in this order: new input rows to the base model's states, then all output
-    /// rows to how often tokens come [default: both, where there are new tokens and an untied head]
+    /// What is fitted before tuning, in this order: new input rows to the base model's states, all output rows to
+    /// how often tokens come, output rows of new tokens and their pieces to the text [default: all, where there
+    /// are new tokens and an untied head]
     #[arg(long, value_enum, value_delimiter = ',')]
     fit: Vec<Fit>,
-    /// Steps of fitting input rows
+    /// Steps of fitting input rows, and of fitting output rows
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) fit_steps: usize,
     /// What is tuned
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// Tuning steps
     #[arg(long, value_name = "N", default_value_t = 2000)]
     steps: usize,
+    /// Tokens of a window in fitting, tuning and scoring [default: the model's context, at most 1,024]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
     /// Sequences in a step
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
@@ -120,6 +124,8 @@ pub(crate) enum Fit {
     Inputs,
     /// All output rows, by the counts of tokens
     Calibrate,
+    /// Output rows of new tokens and their pieces, by gradient steps on stored states
+    Outputs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -175,7 +181,7 @@ impl Args {
     pub(crate) fn fits(&self) -> Vec<Fit> {
         let possible = self.tokenizer.is_some() && self.head == HeadChoice::Untied;
         let mut fits = match self.fit.is_empty() && possible {
-            true => vec![Fit::Inputs, Fit::Calibrate],
+            true => vec![Fit::Inputs, Fit::Calibrate, Fit::Outputs],
             false => self.fit.clone(),
         };
         fits.retain(|&fit| fit != Fit::None);
@@ -210,8 +216,13 @@ impl Args {
         }
     }
 
+    /// Tokens of a window.
+    pub(crate) fn window(&self, model: &ModelConfig) -> usize {
+        self.context.unwrap_or(model.context().min(1024))
+    }
+
     /// Settings of tuning for a model of this shape, `None` where nothing is tuned.
-    pub(crate) fn tuning(&self, model: &Gpt2Config) -> Option<TrainConfig> {
+    pub(crate) fn tuning(&self, model: &ModelConfig) -> Option<TrainConfig> {
         let scope = match self.tune {
             Tune::None => return None,
             Tune::Light => Scope::Light,
@@ -221,7 +232,7 @@ impl Args {
             scope,
             steps: self.steps,
             batch: self.batch,
-            tokens: model.n_positions,
+            tokens: self.window(model),
             peak_rate: self.rate,
             warmup: 100.min(self.steps / 10),
             dropout: self.dropout,

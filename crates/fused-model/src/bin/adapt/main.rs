@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use fused_model::adapt::{InputFit, LEAST_SHARE, TwoStreams, calibrate, exponential, fit_inputs, write_directory};
+use fused_model::adapt::{
+    InputFit, LEAST_SHARE, OutputFit, TwoStreams, calibrate, exponential, fit_inputs, fit_outputs, write_directory,
+};
 use fused_model::train::{News, Trainer, Watch, token_stream};
-use fused_model::{Heldout, Params};
+use fused_model::{Heldout, Params, end_ids};
 use indicatif::{ProgressBar, ProgressStyle};
 use patchtok::{Corpus, PatchTokenizer};
 
@@ -55,9 +57,9 @@ fn run(args: &Args) -> Result<()> {
         }
         None => base_tokenizer.clone(),
     };
-    let separator = base
-        .config()
-        .eos_token_id
+    let separator = end_ids(&args.model)?
+        .first()
+        .copied()
         .or(tokenizer.eos_id())
         .context("neither config.json nor the tokenizer names a token that ends a text; set eos_token_id")?;
     let corpus = Corpus::open_all(&args.corpus)?;
@@ -66,8 +68,9 @@ fn run(args: &Args) -> Result<()> {
     } else {
         (corpus, Corpus::open_all(&args.heldout)?)
     };
-    let base_heldout = Heldout::read(&base_tokenizer, &held_back, separator)?;
-    let heldout = Heldout::read(&tokenizer, &held_back, separator)?;
+    let window = args.window(base.config());
+    let base_heldout = Heldout::read(&base_tokenizer, &held_back, separator)?.in_windows(window);
+    let heldout = Heldout::read(&tokenizer, &held_back, separator)?.in_windows(window);
     // All that tuning may refuse, before the work that comes ahead of it.
     let mut params = initial(args, &base, &tokenizer)?;
     let tuning = match args.tuning(base.config()) {
@@ -196,6 +199,7 @@ fn apply(
         Fit::Inputs => {
             let settings = InputFit {
                 steps: args.fit_steps,
+                tokens: args.window(base.config()),
                 threads: args.threads(),
                 ..InputFit::default()
             };
@@ -211,8 +215,24 @@ fn apply(
         Fit::Calibrate => {
             let held = calibrate(params, two.patched(), CALIBRATION_PLACES, &go_on)?;
             if let Some(held) = held.filter(|&held| held.is_nan() || held < LEAST_SHARE) {
-                eprintln!("output rows stay as they are: the model's states hold only {held:.2} of a constant");
+                eprintln!("output rows are not calibrated: the model's states hold only {held:.2} of a constant");
             }
+        }
+        Fit::Outputs => {
+            let settings = OutputFit {
+                steps: args.fit_steps,
+                ..OutputFit::default()
+            };
+            let tokens = patch.new_tokens();
+            let rows: Vec<u32> = tokens
+                .flat_map(|token| std::iter::once(token.id).chain(token.base_ids.iter().copied()))
+                .collect();
+            let bar = bar(args.fit_steps, "fitting output rows");
+            fit_outputs(params, &rows, two.patched(), &settings, &go_on, &mut |_, loss| {
+                bar.inc(1);
+                bar.set_message(format!("fitting output rows, loss {loss:.3}"));
+            })?;
+            bar.finish_and_clear();
         }
     }
     Ok(())
