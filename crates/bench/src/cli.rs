@@ -119,7 +119,7 @@ pub struct CompareArgs {
 
 /// Requests under load.
 ///
-/// Every arm gets the same KV memory, the same requests and the same times at which they are sent, arms
+/// Every arm gets the same KV memory, the same requests and, unless clients wait for answers, the same times at which they are sent, arms
 /// take turns in an order that is reversed every other turn, and every time counts from the moment a
 /// request was to be sent. Without a choice of load, the rate at which the first arm is full is measured,
 /// and requests arrive at fractions and multiples of it.
@@ -198,8 +198,9 @@ pub struct ServeArgs {
 ///
 /// Bits per byte of the base model, of the base after the same tuning, of the adapted model before tuning and after it,
 /// on the same text; how often it says new tokens, and what it says; then quality, tokens and speed by the number of swaps,
-/// with AdaptiVocab's released method; then every tokenizer with every KV store. What is not named is taken from the embedded
-/// demonstration, unless --base is; what is missing is not measured, and the report says so.
+/// with AdaptiVocab's released method; then the base and the patched tokenizer with every KV store; memory by the size of a frame
+/// and time of a step by depth. What is not named is taken from the embedded demonstration, unless --base is; what is missing
+/// is not measured, and the report says so. That --base-tuned had the tuning that --adapted had is taken from you.
 #[derive(Debug, Clone, Args)]
 pub struct AblateArgs {
     /// The base model: a Hugging Face GPT-2 directory with its tokenizer.json

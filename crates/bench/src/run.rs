@@ -10,7 +10,8 @@ use crate::environment::Start;
 use crate::error::BenchError;
 use crate::html;
 use crate::inputs::{Loaded, Subject};
-use crate::measure::serving::{FRAME_BYTES, Settings};
+use crate::measure::serving::Settings;
+use crate::measure::store::{FRAME_BYTES, whole_budget};
 use crate::measure::{Measurements, quality, serving, tokens};
 use crate::output::{self, Output};
 use crate::plots::{self, Plot, single};
@@ -98,7 +99,7 @@ fn needed_tokens(subject: &Subject, text: &Text) -> usize {
 fn kv_budget(cli: &CompareArgs, loaded: &Loaded, workload: &Workload) -> Result<usize, BenchError> {
     let subjects = [&loaded.base, &loaded.patched];
     let Some(mebibytes) = cli.kv_budget else {
-        return Ok(serving::whole_budget(&subjects, FRAME_BYTES, cli.batch));
+        return Ok(whole_budget(&subjects, FRAME_BYTES, cli.batch));
     };
     let budget = mebibytes << 20;
     for subject in subjects {

@@ -50,6 +50,7 @@ fn stages_swaps_and_stores_are_measured_and_every_field_is_documented() {
     let bits = |stage: &Value| stage["bits_per_byte"]["value"].as_f64();
     // The control is the base itself here, and the adapted model made here is another than the one that was named.
     assert_eq!(stages[1]["vs_base"]["value"], 0.0);
+    assert!(stages[0]["vs_base"].is_null() && stages[1]["vs_base_tuned"].is_null());
     assert_eq!(stages[3]["vs_base"]["value"], stages[3]["vs_base_tuned"]["value"]);
     assert!(bits(&stages[2]).is_some() && bits(&stages[2]) != bits(&stages[3]));
     assert!(report["quality"]["claims"][1]["holds"].is_boolean());
@@ -147,6 +148,9 @@ fn what_is_missing_is_not_measured_and_said() {
     for (more, message) in [
         ("--base-tuned {}/absent", "absent"),
         ("--adapted {}/model", "is not patched"),
+        ("--adapted {}/model --adapted-untuned {}/patched", "is not patched"),
+        ("--adapted-untuned {}/model", "is not patched"),
+        ("--base-tuned {}/patched", "is not the base's"),
         ("--train {}/absent.jsonl", "absent.jsonl"),
     ] {
         let output = ablate(root.path(), more);

@@ -67,12 +67,12 @@ pub(crate) fn guard(data: Guarded, seed: u64) -> QualityGuard {
     let domain = on(&data.domain, seed);
     let outside = data.outside.as_ref().map(|scored| on(scored, seed));
     let mut claims = vec![claim(
-        "bits per byte of the domain, adapted and tuned: not above base and tuned alike",
+        "bits per byte of the domain, adapted and tuned: not shown to be above base and tuned alike",
         &domain,
     )];
     claims.extend(outside.as_ref().map(|outside| {
         claim(
-            "bits per byte outside the domain, adapted and tuned: not above base and tuned alike",
+            "bits per byte outside the domain, adapted and tuned: not shown to be above base and tuned alike",
             outside,
         )
     }));
@@ -107,19 +107,19 @@ fn on(scored: &Scored, seed: u64) -> GuardOn {
         n: scored.bytes.len(),
         seed,
     };
-    let bits = |stage: Stage| {
-        let found = scored.bits.iter().find(|(of, _)| *of == stage);
-        found.map(|(_, bits)| bits.as_slice())
+    // Nothing is compared with itself.
+    let against = |control: Stage, stage: Stage| {
+        let pair = scored.at(control).zip(scored.at(stage));
+        pair.filter(|_| control != stage)
+            .map(|(before, after)| documents.change(before, after))
     };
     let stages = Stage::ALL.map(|stage| StageQuality {
         stage,
-        bits_per_byte: bits(stage).map(|bits| documents.ratio(Unit::BitsPerByte, 1.0, bits, &scored.bytes)),
-        vs_base: bits(Stage::Base)
-            .zip(bits(stage))
-            .map(|(before, after)| documents.change(before, after)),
-        vs_base_tuned: bits(Stage::BaseTuned)
-            .zip(bits(stage))
-            .map(|(before, after)| documents.change(before, after)),
+        bits_per_byte: scored
+            .at(stage)
+            .map(|bits| documents.ratio(Unit::BitsPerByte, 1.0, bits, &scored.bytes)),
+        vs_base: against(Stage::Base, stage),
+        vs_base_tuned: against(Stage::BaseTuned, stage),
     });
     GuardOn {
         documents: documents.n,
@@ -134,10 +134,10 @@ fn claim(claim: &'static str, on: &GuardOn) -> GuardClaim {
     GuardClaim {
         claim,
         change,
-        holds: change.map(|change| match change.verdict {
-            Verdict::Better | Verdict::NoDifferenceShown => true,
-            Verdict::Worse => false,
-            Verdict::NotJudged => change.figure.value <= 0.0,
+        holds: change.and_then(|change| match change.verdict {
+            Verdict::Better | Verdict::NoDifferenceShown => Some(true),
+            Verdict::Worse => Some(false),
+            Verdict::NotJudged => None,
         }),
     }
 }
@@ -255,8 +255,7 @@ mod tests {
             (change.figure.value - 32.9).abs() < 2.0 && change.verdict == Verdict::Worse,
             "{change:?}"
         );
-        let same = base.vs_base.expect("the base is there");
-        assert_eq!((same.figure.value, same.verdict), (0.0, Verdict::NoDifferenceShown));
+        assert!(base.vs_base.is_none(), "nothing is compared with itself");
         assert!(
             quality.claims.iter().all(|claim| claim.holds.is_none()),
             "nothing to compare with"
@@ -275,8 +274,15 @@ mod tests {
             ],
         };
         for (adapted, holds) in [(140.0, true), (151.5, true), (190.0, false)] {
-            assert_eq!(claim("", &on(&scored(adapted), 1)).holds, Some(holds), "{adapted}");
+            let on = on(&scored(adapted), 1);
+            assert_eq!(claim("", &on).holds, Some(holds), "{adapted}");
+            assert!(on.stages[1].vs_base_tuned.is_none(), "nothing is compared with itself");
         }
+        let mut single = scored(140.0);
+        single.bytes.truncate(1);
+        let unjudged = claim("", &on(&single, 1));
+        assert!(unjudged.change.is_some(), "one document has a change and no interval");
+        assert_eq!(unjudged.holds, None);
     }
 
     #[test]

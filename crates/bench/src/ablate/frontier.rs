@@ -4,21 +4,21 @@
 use std::path::Path;
 
 use fused_model::kv::StaticKv;
-use fused_model::{CausalLm, Model, ModelError, Options, Params, adapt, score};
+use fused_model::{CausalLm, Model, ModelError, Options, adapt, score};
 use patchtok::{AdaptivocabBuilder, AdaptivocabForm, Corpus, NgramTokenizer, PatchTokenizer, VocabBuilder};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::stages::{Models, Stage};
+use super::BATCH;
+use super::guard::Scored;
+use super::stages::{self, Models, Stage};
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::measure::replay::{Replay, Spelling};
-use crate::measure::{quality, turns};
+use crate::measure::turns;
 use crate::progress;
 use crate::workload::{Pages, Text};
 
-/// Texts decoded together when speed is measured.
-const BATCH: usize = 8;
 /// Places of the training text that output rows are calibrated on.
 const CALIBRATION_PLACES: usize = 1 << 13;
 
@@ -109,24 +109,26 @@ impl Tokenizer {
     }
 }
 
-/// A tokenizer and a model with rows for it.
+/// A tokenizer, a model with rows for it, and the bits that it needs for each document.
 pub(super) struct Point {
     method: Method,
     swaps: usize,
     tokenizer: Tokenizer,
-    params: Params,
     model: Model,
+    bits: Vec<f64>,
 }
 
 impl Point {
-    fn new(method: Method, tokenizer: Tokenizer, params: Params) -> Result<Self, BenchError> {
-        Ok(Self {
+    /// A model of the quality guard, which has scored it.
+    fn scored(method: Method, of: &stages::Model, domain: &Scored) -> Self {
+        let tokenizer = Tokenizer::Patched(Box::new(of.subject.tokenizer.clone()));
+        Self {
             method,
             swaps: tokenizer.new_tokens().len(),
-            model: Model::new(&params, Options::default())?,
+            model: of.subject.model.clone(),
             tokenizer,
-            params,
-        })
+            bits: domain.at(of.stage).unwrap_or_default().to_vec(),
+        }
     }
 
     /// Tokens that the model has to hold for a text.
@@ -135,20 +137,23 @@ impl Point {
     }
 }
 
-/// The base, each number of swaps, AdaptiVocab's released method with the most of them, and the tuned model.
-pub(super) fn points(models: &Models, train: &Path, swaps: &[usize]) -> Result<Vec<Point>, BenchError> {
+/// The base, each number of swaps, AdaptiVocab's released method with the most of them, and the tuned model. `domain` are the scores
+/// of the models on the `documents`; the others are scored here.
+pub(super) fn points(
+    models: &Models,
+    train: &Path,
+    swaps: &[usize],
+    documents: &[&str],
+    domain: &Scored,
+) -> Result<Vec<Point>, BenchError> {
     let base = models.base();
     let corpus = Corpus::open(train)?;
     let mut numbers = swaps.to_vec();
     numbers.sort_unstable();
     numbers.dedup();
-    let stage = progress::Stage::new("tokenizers and rows", numbers.len() + 1);
+    let stage = progress::Stage::new("tokenizers, rows, bits per byte", numbers.len() + 1);
     let base_tokenizer = || base.tokenizer.clone();
-    let mut points = vec![Point::new(
-        Method::Base,
-        Tokenizer::Patched(Box::new(base_tokenizer())),
-        base.params().clone(),
-    )?];
+    let mut points = vec![Point::scored(Method::Base, &models.0[0], domain)];
     let mut add = |method, tokenizer: Tokenizer| -> Result<usize, BenchError> {
         interrupt::check()?;
         let mut stream = vec![base.start()];
@@ -157,12 +162,23 @@ pub(super) fn points(models: &Models, train: &Path, swaps: &[usize]) -> Result<V
             stream.push(base.start());
         }
         let new = tokenizer.new_tokens();
+        let made = new.len();
         let mut params = adapt::weigh_rows(base.params(), new, adapt::PAPER_RATIO, adapt::Head::Untied)?;
         adapt::calibrate(&mut params, &stream, CALIBRATION_PLACES, &|| interrupt::check().is_ok())?;
-        interrupt::check()?;
-        points.push(Point::new(method, tokenizer, params)?);
+        let mut bits = Vec::new();
+        for text in documents {
+            interrupt::check()?;
+            bits.push(score(&params, base.start(), &tokenizer.encode(text), text.len())?.bits);
+        }
+        points.push(Point {
+            method,
+            swaps: made,
+            model: Model::new(&params, Options::default())?,
+            tokenizer,
+            bits,
+        });
         stage.step();
-        Ok(points.last().map_or(0, |point| point.swaps))
+        Ok(made)
     };
     let mut most = 0;
     for &swaps in &numbers {
@@ -181,50 +197,37 @@ pub(super) fn points(models: &Models, train: &Path, swaps: &[usize]) -> Result<V
             Tokenizer::Ngrams(Box::new(builder.build(&corpus)?)),
         )?;
     }
-    if let Some(tuned) = models.at(Stage::Adapted) {
-        let tokenizer = Tokenizer::Patched(Box::new(tuned.subject.tokenizer.clone()));
-        points.push(Point::new(Method::Tuned, tokenizer, tuned.subject.params().clone())?);
-    }
+    let tuned = models.at(Stage::Adapted);
+    points.extend(tuned.map(|tuned| Point::scored(Method::Tuned, tuned, domain)));
     Ok(points)
 }
 
-/// Scores, counts and times every point.
+/// Counts the tokens of every point and times it.
 pub(super) fn measure(
     points: &[Point],
-    start: u32,
     pages: &Pages,
-    documents: usize,
+    document_bytes: &[f64],
     texts: &[Text],
     rounds: usize,
-    seed: u64,
 ) -> Result<FrontierData, BenchError> {
-    let documents = quality::beginnings(pages, documents, seed);
-    let stage = progress::Stage::new("bits per byte by swaps", points.len());
-    let mut data = Vec::new();
-    for point in points {
-        let mut bits = Vec::new();
-        for text in &documents {
-            interrupt::check()?;
-            bits.push(score(&point.params, start, &point.tokenizer.encode(text), text.len())?.bits);
-        }
-        let tokens = pages.texts.iter().map(|page| point.tokenizer.encode(page).len() as f64);
-        data.push(PointData {
-            method: point.method,
-            swaps: point.swaps,
-            tokens: tokens.collect(),
-            bits,
-            seconds: Vec::new(),
+    let data = points
+        .iter()
+        .zip(seconds(points, texts, rounds)?)
+        .map(|(point, seconds)| {
+            let tokens = pages.texts.iter().map(|page| point.tokenizer.encode(page).len() as f64);
+            PointData {
+                method: point.method,
+                swaps: point.swaps,
+                tokens: tokens.collect(),
+                bits: point.bits.clone(),
+                seconds,
+            }
         });
-        stage.step();
-    }
-    for (data, seconds) in data.iter_mut().zip(seconds(points, texts, rounds)?) {
-        data.seconds = seconds;
-    }
     Ok(FrontierData {
+        points: data.collect(),
         page_bytes: pages.texts.iter().map(|page| page.len() as f64).collect(),
-        document_bytes: documents.iter().map(|text| text.len() as f64).collect(),
+        document_bytes: document_bytes.to_vec(),
         reply_bytes: texts.iter().map(|text| text.reply.len() as f64).sum(),
-        points: data,
     })
 }
 

@@ -7,9 +7,8 @@ use super::stages::{Model, Stage};
 use crate::error::BenchError;
 use crate::inputs::Subject;
 use crate::interrupt;
-use crate::measure::quality;
 use crate::progress;
-use crate::workload::{Pages, Text, boundary};
+use crate::workload::{Text, boundary};
 
 /// Prompts that models continue by themselves.
 pub(super) const PROMPTS: usize = 24;
@@ -23,6 +22,14 @@ pub(crate) struct Scored {
     pub(crate) bytes: Vec<f64>,
     /// Bits that each model needs for each document.
     pub(crate) bits: Vec<(Stage, Vec<f64>)>,
+}
+
+impl Scored {
+    /// Bits of every document at a stage, where there is a model of it.
+    pub(super) fn at(&self, stage: Stage) -> Option<&[f64]> {
+        let found = self.bits.iter().find(|(of, _)| *of == stage);
+        found.map(|(_, bits)| bits.as_slice())
+    }
 }
 
 /// What a model said after the prompts.
@@ -46,20 +53,13 @@ pub(crate) struct Adopted {
     pub(crate) in_page: Vec<[f64; 2]>,
 }
 
-/// Scores the beginnings of up to `documents` pages with every model.
-pub(super) fn score(
-    name: &'static str,
-    models: &[Model],
-    pages: &Pages,
-    documents: usize,
-    seed: u64,
-) -> Result<Scored, BenchError> {
-    let documents = quality::beginnings(pages, documents, seed);
+/// Scores documents with every model.
+pub(super) fn score(name: &'static str, models: &[Model], documents: &[&str]) -> Result<Scored, BenchError> {
     let stage = progress::Stage::new(name, models.len() * documents.len());
     let mut bits = Vec::new();
     for model in models {
         let mut of = Vec::new();
-        for document in &documents {
+        for document in documents {
             interrupt::check()?;
             of.push(model.subject.score(document)?.bits);
             stage.step();

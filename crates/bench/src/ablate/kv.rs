@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvStore, PagedKv, StaticKv};
 use fused_model::{CausalLm, Event, ModelError, Request, generate};
 
 use crate::arms::KvChoice;
 use crate::error::BenchError;
 use crate::inputs::Subject;
 use crate::interrupt;
-use crate::measure::serving::{FRAME_BYTES, whole_budget};
+use crate::measure::store::{FRAME_BYTES, virtual_store, whole_budget};
 use crate::measure::turns;
 use crate::progress;
 use crate::workload::{Pages, Text};
@@ -50,7 +50,7 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameDat
     let of_frame = |frame| {
         interrupt::check()?;
         let budget = whole_budget(&[subject], frame, texts.len());
-        let mut store = VirtualKv::new(&geometry, frame, budget).map_err(ModelError::from)?;
+        let mut store = virtual_store(&geometry, frame, budget).map_err(ModelError::from)?;
         let mut peak = FrameData {
             frame,
             physical: 0,
@@ -112,7 +112,7 @@ fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<V
     let store: Result<Box<dyn KvStore>, _> = match kv_store {
         KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
         KvChoice::Paged => PagedKv::new(geometry).map(|kv| Box::new(kv) as _),
-        KvChoice::Virtual => VirtualKv::new(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
+        KvChoice::Virtual => virtual_store(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
     };
     let mut store = store.map_err(ModelError::from)?;
     let mut model = subject.model.clone();
@@ -124,8 +124,8 @@ fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<V
             last = now;
         }
     })?;
-    // The steps that read the prompts come first and are not whole bins.
-    let whole = steps.len() - steps.len() % BIN;
-    let bins = steps[steps.len() - whole..].chunks(BIN);
+    // The first step reads the prompts; then what does not fill a bin is left out, so that the last bin ends at the context.
+    let steps = steps.get(1..).unwrap_or_default();
+    let bins = steps[steps.len() % BIN..].chunks(BIN);
     Ok(bins.map(crate::stats::mean).collect())
 }

@@ -21,7 +21,9 @@ use crate::environment::Start;
 use crate::error::BenchError;
 use crate::html;
 use crate::inputs::HeldOut;
-use crate::measure::serving::{self, FRAME_BYTES, Settings};
+use crate::measure::quality;
+use crate::measure::serving::{self, Settings};
+use crate::measure::store::{FRAME_BYTES, whole_budget};
 use crate::output::{self, Output};
 use crate::plots::single;
 use crate::report::NotMeasured;
@@ -33,7 +35,7 @@ use stages::{Models, Stage};
 /// Name of the report's file.
 pub const REPORT_FILE: &str = "ablation_results.json";
 
-/// Texts decoded together.
+/// Texts decoded together wherever time or memory is measured.
 const BATCH: usize = 4;
 
 /// The texts of a run.
@@ -66,12 +68,15 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     let corpora = Corpora::read(args)?;
     let models = Models::load(args)?;
     let (pages, seed) = (&corpora.domain.pages, args.seed);
-    let score = |name, pages| guard::score(name, &models.0, pages, args.documents, seed);
-    let domain = score("bits per byte", pages)?;
-    let outside = corpora.outside.as_ref();
-    let outside = outside
-        .map(|other| score("bits per byte, other text", &other.pages))
-        .transpose()?;
+    let documents = quality::beginnings(pages, args.documents, seed);
+    let domain = guard::score("bits per byte", &models.0, &documents)?;
+    let outside = match &corpora.outside {
+        Some(other) => {
+            let documents = quality::beginnings(&other.pages, args.documents, seed);
+            Some(guard::score("bits per byte, other text", &models.0, &documents)?)
+        }
+        None => None,
+    };
     let context = models.context();
     let room = |text: &Text, tokens: usize| {
         let fits = |model: &stages::Model| model.subject.tokenizer.encode(&text.prompt).len() + tokens <= context;
@@ -81,7 +86,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     let said = guard::let_speak(&models.0, &prompts)?;
 
     let points = match &corpora.train {
-        Some(train) => frontier::points(&models, train, &args.swaps)?,
+        Some(train) => frontier::points(&models, train, &args.swaps, &documents, &domain)?,
         None => Vec::new(),
     };
     let texts = Workload::draw(pages, args.texts, seed, |text| {
@@ -93,9 +98,10 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     let frontier = if points.is_empty() {
         Vec::new()
     } else {
-        let (start, rounds) = (models.base().start(), args.rounds);
-        let data = frontier::measure(&points, start, pages, args.documents, &texts, rounds, seed)?;
-        assemble::frontier(&data, seed)
+        assemble::frontier(
+            &frontier::measure(&points, pages, &domain.bytes, &texts, args.rounds)?,
+            seed,
+        )
     };
     let factorial = match models.patched() {
         Some(patched) => {
@@ -104,7 +110,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
             let settings = Settings {
                 batch,
                 rounds: args.rounds,
-                kv_budget: serving::whole_budget(&subjects, FRAME_BYTES, batch),
+                kv_budget: whole_budget(&subjects, FRAME_BYTES, batch),
             };
             Some(assemble::factorial(
                 &serving::measure(subjects, &texts, settings)?,
@@ -211,7 +217,7 @@ fn not_measured(models: &Models, corpora: &Corpora, factorial: bool) -> Vec<NotM
     note(
         true,
         "tuned models by the number of swaps",
-        "tuning takes hours for each; only the adapted model is tuned",
+        "tuning takes hours for each; no model that was made here is tuned",
     );
     list
 }

@@ -106,9 +106,9 @@ pub struct StageQuality {
     pub stage: Stage,
     /// Bits the model needs per byte of text; interval over documents.
     pub bits_per_byte: Option<Figure>,
-    /// Change against the base, paired by document.
+    /// Change against the base, paired by document; absent for the base itself.
     pub vs_base: Option<Change>,
-    /// Change against the base after the same tuning, paired by document.
+    /// Change against the base after the same tuning, paired by document; absent for that itself.
     pub vs_base_tuned: Option<Change>,
 }
 
@@ -119,11 +119,11 @@ pub struct GuardClaim {
     pub claim: &'static str,
     /// Change of bits per byte, adapted and tuned against base and tuned alike; absent where one of them is missing.
     pub change: Option<Change>,
-    /// Whether the interval leaves it possible; absent where it was not measured.
+    /// Whether the interval leaves it possible; absent where it was not measured or has no interval.
     pub holds: Option<bool>,
 }
 
-/// How often a model says new tokens when it goes on greedily by itself. Intervals over prompts.
+/// How often a model says new tokens when it goes on greedily by itself. Intervals over prompts, of which several come from a page.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Adoption {
     /// Which model.
@@ -171,7 +171,7 @@ pub struct FrontierPoint {
     pub bits_per_byte: Figure,
     /// Change of bits per byte against no swaps.
     pub quality: Change,
-    /// Reply bytes per second, end to end, static KV store; median of rounds.
+    /// Reply bytes per second, end to end, static KV store; median of rounds, interval over them and not over texts.
     pub reply_bytes_per_second: Figure,
     /// Change of that against no swaps, round by round.
     pub speed: Change,
@@ -208,6 +208,6 @@ pub struct DepthReport {
     pub kv_store: KvChoice,
     /// Tokens of each sequence in the middle of each 32 steps.
     pub depth: Vec<usize>,
-    /// Time of a step there; median of rounds.
+    /// Time of a step there; median of rounds, interval over them.
     pub step: Vec<Figure>,
 }

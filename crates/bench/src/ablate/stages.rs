@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fused_model::{CausalLm, Params, adapt};
-use patchtok::PatchTokenizer;
+use patchtok::{PatchMap, PatchTokenizer};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::inputs::Subject;
 pub enum Stage {
     /// The base model with its own tokenizer.
     Base,
-    /// The same after the tuning that the adapted model got: what the tuning alone does.
+    /// The same after the tuning that the adapted model got, which is taken from the command line: what the tuning alone does.
     BaseTuned,
     /// The patched tokenizer, with rows for its new tokens and nothing trained.
     AdaptedUntuned,
@@ -60,6 +60,20 @@ pub struct Model {
     pub subject: Subject,
 }
 
+impl Model {
+    fn load(stage: Stage, folder: &Path) -> Result<Self, BenchError> {
+        let subject = Subject::load(folder)?;
+        if matches!(stage, Stage::AdaptedUntuned | Stage::Adapted) {
+            patch_map(&subject.tokenizer, folder)?;
+        }
+        Ok(Self {
+            stage,
+            origin: folder.display().to_string(),
+            subject,
+        })
+    }
+}
+
 /// The models that there are; the first is the base.
 #[derive(Debug)]
 pub struct Models(pub Vec<Model>);
@@ -70,36 +84,24 @@ impl Models {
     ///
     /// # Errors
     ///
-    /// If a file is missing or damaged, or if a tokenizer and a model do not belong together.
+    /// If a file is missing or damaged, if a tokenizer and a model do not belong together, if the control has another tokenizer than the
+    /// base, or if an adapted model has one that is not patched.
     pub fn load(args: &AblateArgs) -> Result<Self, BenchError> {
-        let mut models = Vec::new();
-        let mut add = |stage, folder: &Path| -> Result<(), BenchError> {
-            models.push(Model {
-                stage,
-                origin: folder.display().to_string(),
-                subject: Subject::load(folder)?,
-            });
-            Ok(())
-        };
-        add(
-            Stage::Base,
-            &args.base.clone().unwrap_or_else(|| args.demo.join("base")),
-        )?;
+        let base = args.base.clone().unwrap_or_else(|| args.demo.join("base"));
+        let mut models = vec![Model::load(Stage::Base, &base)?];
         if let Some(folder) = &args.base_tuned {
-            add(Stage::BaseTuned, folder)?;
+            let control = Model::load(Stage::BaseTuned, folder)?;
+            check_same_tokens(&models[0].subject.tokenizer, &control.subject.tokenizer, folder)?;
+            models.push(control);
         }
         if let Some(folder) = &args.adapted_untuned {
-            add(Stage::AdaptedUntuned, folder)?;
+            models.push(Model::load(Stage::AdaptedUntuned, folder)?);
         }
         if let Some(folder) = &args.named(&args.adapted, "adapted") {
             if args.adapted_untuned.is_none() {
                 models.push(untuned(&models[0].subject, folder)?);
             }
-            models.push(Model {
-                stage: Stage::Adapted,
-                origin: folder.display().to_string(),
-                subject: Subject::load(folder)?,
-            });
+            models.push(Model::load(Stage::Adapted, folder)?);
         }
         Ok(Self(models))
     }
@@ -132,15 +134,34 @@ impl Models {
     }
 }
 
+/// The control is to differ from the base by its tuning alone.
+fn check_same_tokens(base: &PatchTokenizer, control: &PatchTokenizer, folder: &Path) -> Result<(), BenchError> {
+    let ids = 0..base.vocab_size().max(control.vocab_size()) as u32;
+    let differs = ids
+        .into_iter()
+        .find(|&id| base.token_bytes(id) != control.token_bytes(id));
+    match differs {
+        None => Ok(()),
+        Some(id) => Err(BenchError::Input(format!(
+            "the tokenizer in {} is not the base's: token {id} is another. --base-tuned is the base model, tuned, with its own tokenizer",
+            folder.display()
+        ))),
+    }
+}
+
+fn patch_map<'t>(tokenizer: &'t PatchTokenizer, folder: &Path) -> Result<&'t PatchMap, BenchError> {
+    tokenizer.patch_map().ok_or_else(|| {
+        BenchError::Input(format!(
+            "the tokenizer in {} is not patched: it has no patch_map.json; make one with build-vocab",
+            folder.display()
+        ))
+    })
+}
+
 /// The base model with rows for the new tokens of the tokenizer in a directory.
 fn untuned(base: &Subject, folder: &Path) -> Result<Model, BenchError> {
     let tokenizer = PatchTokenizer::load(folder)?;
-    let Some(map) = tokenizer.patch_map() else {
-        return Err(BenchError::Input(format!(
-            "the tokenizer in {} is not patched: it has no patch_map.json; make one with build-vocab",
-            folder.display()
-        )));
-    };
+    let map = patch_map(&tokenizer, folder)?;
     let params: Params = adapt::exponential(base.params(), map, adapt::PAPER_RATIO, adapt::Head::Untied)?;
     Ok(Model {
         stage: Stage::AdaptedUntuned,

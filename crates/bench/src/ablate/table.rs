@@ -1,10 +1,9 @@
 //! The ablation as tables to read in a terminal.
 
-use super::report::{AblationReport, GuardOn, QualityGuard};
-use super::stages::Stage;
+use super::report::{AblationReport, GuardClaim, GuardOn, QualityGuard};
 use crate::arms::KvChoice;
 use crate::report::{Change, Interaction};
-use crate::words::{PER_MIB, judged, number, percent, with_interval};
+use crate::words::{PER_MIB, judged, number, or_dash, percent, with_interval};
 
 /// The tables, ending with a line break.
 pub fn render(report: &AblationReport) -> String {
@@ -36,17 +35,17 @@ pub fn render(report: &AblationReport) -> String {
     lines.collect::<Vec<_>>().join("\n\n") + "\n"
 }
 
-/// A claim's verdict in words.
-pub(crate) fn holds(holds: Option<bool>) -> &'static str {
-    match holds {
-        Some(true) => "holds",
-        Some(false) => "DOES NOT HOLD",
-        None => "not measured",
+/// What was found of a claim, in words.
+pub(crate) fn found(claim: &GuardClaim) -> &'static str {
+    match (claim.holds, claim.change) {
+        (Some(true), _) => "holds",
+        (Some(false), _) => "DOES NOT HOLD",
+        (None, Some(_)) => "not judged",
+        (None, None) => "not measured",
     }
 }
 
 fn guard(on: &GuardOn, what: &str) -> Vec<String> {
-    let or_not = |change: &Option<Change>| change.as_ref().map_or_else(|| "not measured".to_owned(), judged);
     let mut lines = vec![
         format!(
             "bits per byte, {what}: {} documents, {} bytes",
@@ -62,16 +61,13 @@ fn guard(on: &GuardOn, what: &str) -> Vec<String> {
         let Some(bits) = &quality.bits_per_byte else {
             return format!("  {:20} not measured", quality.stage.words());
         };
-        let against = |stage, change| match quality.stage == stage {
-            true => String::new(),
-            false => or_not(change),
-        };
+        let against = |change: &Option<Change>| or_dash(change.as_ref(), judged);
         let line = format!(
             "  {:20} {:26} {:42} {}",
             quality.stage.words(),
             with_interval(bits, 4),
-            against(Stage::Base, &quality.vs_base),
-            against(Stage::BaseTuned, &quality.vs_base_tuned)
+            against(&quality.vs_base),
+            against(&quality.vs_base_tuned)
         );
         line.trim_end().to_owned()
     }));
@@ -79,14 +75,14 @@ fn guard(on: &GuardOn, what: &str) -> Vec<String> {
 }
 
 fn claims(quality: &QualityGuard) -> Vec<String> {
-    let line = |claim: &super::report::GuardClaim| {
+    let line = |claim: &GuardClaim| {
         let change = claim
             .change
             .as_ref()
             .map_or_else(String::new, |change| format!(": {}", percent(&change.figure)));
-        format!("  {:14} {}{change}", holds(claim.holds), claim.claim)
+        format!("  {:14} {}{change}", found(claim), claim.claim)
     };
-    std::iter::once("quality guard".to_owned())
+    std::iter::once("quality guard; that the control was tuned alike is taken from the command line".to_owned())
         .chain(quality.claims.iter().map(line))
         .collect()
 }
@@ -186,6 +182,7 @@ fn samples(quality: &QualityGuard) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ablate::stages::Stage;
     use crate::sample;
 
     #[test]

@@ -2,13 +2,13 @@
 
 use super::{Page, escape, verdict};
 use crate::ablate::report::{AblationReport, Factorial, GuardOn, QualityGuard};
-use crate::ablate::stages::Stage;
-use crate::ablate::table::holds;
+use crate::ablate::table::found;
 use crate::arms::{ARMS, KvChoice};
 use crate::error::BenchError;
 use crate::plots::arm_label;
 use crate::plots::single::Single;
 use crate::report::Change;
+use crate::stats::Verdict;
 use crate::words::{PER_MIB, number, or_dash, percent, with_interval, workload};
 
 /// The page of an ablation.
@@ -19,10 +19,18 @@ use crate::words::{PER_MIB, number, or_dash, percent, with_interval, workload};
 pub fn ablated(report: &AblationReport, figures: &[Single]) -> Result<Vec<u8>, BenchError> {
     let mut page = Page::new("What each part gives and costs");
     let inputs = &report.inputs;
-    page.text(
-        "One model in four stages on the same held-out text; tokenizers with more and more swaps; every tokenizer with every KV \
-         store. Changes have 95% confidence intervals; where one covers 0, no difference was shown.",
-    );
+    let mut parts = vec!["a model at the stages of its adaptation, on the same held-out text"];
+    if !report.frontier.is_empty() {
+        parts.push("tokenizers with more and more swaps");
+    }
+    if report.factorial.is_some() {
+        parts.push("both tokenizers with every KV store");
+    }
+    page.text(&format!(
+        "What was measured: {}; KV stores from close by. Changes have 95% confidence intervals; where one covers 0, no difference was \
+         shown.",
+        parts.join("; ")
+    ));
     guard(&mut page, &report.quality);
     page.figures(figures);
     frontier(&mut page, report);
@@ -35,6 +43,7 @@ pub fn ablated(report: &AblationReport, figures: &[Single]) -> Result<Vec<u8>, B
         ));
         effects(&mut page, factorial);
     }
+    close_by(&mut page, report);
     samples(&mut page, &report.quality);
     page.honesty(report, &report.not_measured)?;
     page.environment(&report.environment);
@@ -46,15 +55,16 @@ fn guard(page: &mut Page, quality: &QualityGuard) {
     page.table(
         &["Claim", "Found", ""],
         quality.claims.iter().map(|claim| {
-            let class = match claim.holds {
-                Some(true) => "better",
-                Some(false) => "worse",
-                None => "unclear",
+            // It can hold without the model having been shown to be better.
+            let class = match claim.change.map(|change| change.verdict) {
+                Some(Verdict::Better) => "better",
+                Some(Verdict::Worse) => "worse",
+                _ => "unclear",
             };
             vec![
                 escape(claim.claim),
                 or_dash(claim.change.as_ref(), |change| percent(&change.figure)),
-                format!("<span class=\"{class}\">{}</span>", holds(claim.holds)),
+                format!("<span class=\"{class}\">{}</span>", found(claim)),
             ]
         }),
     );
@@ -90,6 +100,7 @@ fn guard(page: &mut Page, quality: &QualityGuard) {
         })
         .collect();
     page.list(&origins);
+    page.text("That base and adapted model were tuned alike is taken from the command line: it cannot be seen from the models.");
 }
 
 fn stages(page: &mut Page, heading: &str, on: &GuardOn) {
@@ -118,10 +129,8 @@ fn stages(page: &mut Page, heading: &str, on: &GuardOn) {
                 escape(quality.stage.words()),
                 bits.map_or_else(|| "not measured".to_owned(), |bits| with_interval(bits, 4)),
             ];
-            // A stage is not compared with itself.
-            let against = |stage, change| cells(if quality.stage == stage { &None } else { change });
-            row.extend(against(Stage::Base, &quality.vs_base));
-            row.extend(against(Stage::BaseTuned, &quality.vs_base_tuned));
+            row.extend(cells(&quality.vs_base));
+            row.extend(cells(&quality.vs_base_tuned));
             row
         }),
     );
@@ -193,6 +202,37 @@ fn effects(page: &mut Page, factorial: &Factorial) {
                 percent(&memory.figure),
                 verdict(memory),
             ]
+        }),
+    );
+}
+
+/// The stores: memory by the size of a frame, time by depth.
+fn close_by(page: &mut Page, report: &AblationReport) {
+    page.heading("KV memory by the size of a frame");
+    page.text("A batch of the base model at the step where its memory was largest.");
+    page.table(
+        &["Frame, KiB", "Peak, MiB", "Rows, MiB", "Without rows"],
+        report.frames.iter().map(|of| {
+            vec![
+                number(of.frame.value / 1024.0, 0),
+                number(of.physical.value * PER_MIB, 2),
+                number(of.used.value * PER_MIB, 2),
+                format!("{}%", number(of.waste_share.value, 1)),
+            ]
+        }),
+    );
+    page.heading("Time of a step by depth");
+    page.text("Milliseconds [95% interval over rounds] for a token of each of four sequences of the base model, at so many tokens each.");
+    let mut head = vec!["Tokens"];
+    head.extend(report.depths.iter().map(|of| of.kv_store.word()));
+    let depths = report.depths.first().map_or(&[][..], |of| of.depth.as_slice());
+    page.table(
+        &head,
+        depths.iter().enumerate().map(|(i, &depth)| {
+            let mut row = vec![number(depth as f64, 0)];
+            let steps = report.depths.iter().map(|of| of.step.get(i));
+            row.extend(steps.map(|step| or_dash(step, |step| with_interval(step, 2))));
+            row
         }),
     );
 }

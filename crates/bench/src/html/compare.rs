@@ -18,14 +18,19 @@ pub fn compared(report: &Report, figures: &[Single]) -> Result<Vec<u8>, BenchErr
     let (work, shape) = (&report.inputs.workload, &report.inputs.model_shape);
     page.text(&format!(
         "The same {} texts ({} bytes of prompt, {} of reply) through a GPT-2 model ({} layers, width {}, vocabulary {}) with its own \
-         tokenizer and a static KV cache (Normal), and through the same model with a patched tokenizer and a virtual KV cache \
-         (Fused). Changes have 95% confidence intervals; where one covers 0, no difference was shown.",
+         tokenizer and a static KV cache (Normal), and with a patched tokenizer and a virtual KV cache (Fused), whose model is {}. \
+         Changes have 95% confidence intervals; where one covers 0, no difference was shown.",
         work.texts,
         number(work.prompt_bytes as f64, 0),
         number(work.reply_bytes as f64, 0),
         shape.n_layer,
         shape.n_embd,
         number(shape.vocab_size as f64, 0),
+        match report.inputs.fused_model_origin {
+            "shipped" => "the same adapted and tuned",
+            "given" => "the one that was given",
+            other => other,
+        },
     ));
     headline(&mut page, report);
     page.heading("Expected and measured");

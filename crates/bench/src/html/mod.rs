@@ -284,6 +284,8 @@ mod tests {
             "Quality guard",
             "AdaptiVocab as released",
             "both, paged",
+            "KV memory by the size of a frame",
+            "Time of a step by depth",
             "&lt;b&gt;",
         ] {
             assert!(page.contains(needed), "{needed}");

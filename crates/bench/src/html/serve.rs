@@ -5,7 +5,7 @@ use crate::error::BenchError;
 use crate::plots::single::Single;
 use crate::report::Figure;
 use crate::serve::report::{ArmLoad, Latency, ServeReport};
-use crate::serve::table::given_up;
+use crate::serve::table::{given_up, same_times};
 use crate::words::{PER_MIB, number, or_dash, percent, with_interval};
 
 /// The page of a run under load.
@@ -21,10 +21,11 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
         .iter()
         .map(|o| format!("{} at most {} ms", o.on.name(), o.limit_ms));
     page.text(&format!(
-        "The same texts ({} bytes of prompt and {} of reply on average) at the same times through every arm. A request is good when \
+        "The same texts ({} bytes of prompt and {} of reply on average) through every arm{}. A request is good when \
          it is complete with {}. Times are in ms and count from the moment a request was to be sent.",
         number(inputs.prompt_bytes.value, 0),
         number(inputs.reply_bytes.value, 0),
+        same_times(report),
         objectives.collect::<Vec<_>>().join(" and "),
     ));
     for load in &report.loads {
@@ -73,7 +74,9 @@ pub fn served(report: &ServeReport, figures: &[Single]) -> Result<Vec<u8>, Bench
         });
         let rows: Vec<_> = rows.collect();
         if !rows.is_empty() {
-            page.raw("<details><summary>Changes, paired request by request, with 95% intervals</summary>");
+            page.raw(
+                "<details><summary>Changes on the same rounds and blocks of requests, with 95% intervals</summary>",
+            );
             page.table(&["", "Change", ""], rows);
             page.raw("</details>");
         }

@@ -3,6 +3,7 @@
 pub mod quality;
 pub(crate) mod replay;
 pub mod serving;
+pub mod store;
 pub mod tokens;
 
 use quality::QualityData;

@@ -5,11 +5,11 @@
 //! everything up. Then come the timed rounds; an arm keeps one store through all of them, as a
 //! server does.
 
-use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv};
 use fused_model::{CausalLm, Event};
-use vattn::Config;
 
 use super::replay::Replay;
+use super::store::{FRAME_BYTES, virtual_store};
 use super::turns;
 use crate::arms::{ARMS, Arm, KvChoice};
 use crate::error::BenchError;
@@ -17,10 +17,6 @@ use crate::inputs::Subject;
 use crate::interrupt;
 use crate::progress::Stage;
 use crate::workload::Text;
-
-/// Bytes of a frame of the virtual store: the system's page, so that the least memory is lost at
-/// the end of each row run.
-pub const FRAME_BYTES: usize = 4096;
 
 /// KV memory at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,17 +102,6 @@ pub struct Settings {
     pub kv_budget: usize,
 }
 
-/// As much memory for a virtual store, in frames of `frame` bytes, as the static one takes for `batch` sequences of any subject.
-pub fn whole_budget(subjects: &[&Subject], frame: usize, batch: usize) -> usize {
-    let whole = subjects.iter().map(|subject| {
-        let geometry = subject.model.kv_geometry(batch);
-        // Whole frames for every row run, so that a store with this budget can be filled.
-        let runs = geometry.max_sequences * 2 * geometry.layers;
-        runs * (geometry.max_sequences * geometry.max_tokens * geometry.token_bytes() / runs).next_multiple_of(frame)
-    });
-    whole.max().unwrap_or(0)
-}
-
 /// The arms under test and what they run.
 struct Bench<'a> {
     subjects: [&'a Subject; 2],
@@ -165,10 +150,7 @@ impl Bench<'_> {
             KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
             KvChoice::Paged => PagedKv::new(geometry).map(|kv| Box::new(kv) as _),
             KvChoice::Virtual => {
-                // As an engine that stays up has it: a finished text leaves its memory for the next one.
-                let budget = self.settings.kv_budget;
-                let config = Config::new(budget).warm_bytes(budget);
-                VirtualKv::with_config(geometry, FRAME_BYTES, config).map(|kv| Box::new(kv) as _)
+                virtual_store(geometry, FRAME_BYTES, self.settings.kv_budget).map(|kv| Box::new(kv) as _)
             }
         };
         store.map_err(|error| BenchError::Model(error.into()))

@@ -227,7 +227,10 @@ impl Picture<'_> {
             .collect();
         let head = Head::new(
             "Time to the last byte",
-            format!("% of requests sent that were done within the time, {}", detail.load),
+            format!(
+                "% of requests waited for that were done within the time, {}",
+                detail.load
+            ),
         );
         single(SERVED[5], "Share of requests done within a time", |canvas, frame| {
             panel::lines(canvas, frame, &head, "ms since the request was to be sent", &lines);

@@ -466,7 +466,7 @@ pub struct ScoreReport {
     pub tokens_per_second: Figure,
 }
 
-/// The 2×2 of tokenizer and KV store.
+/// The 2×2 of tokenizer and KV store: the static store and one other, which is the virtual one unless it says so.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Interaction {
     /// On reply bytes per second.
@@ -480,7 +480,7 @@ pub struct Interaction {
 pub struct Effects {
     /// Patched instead of base tokenizer, KV store as in the normal arm.
     pub tokenizer: Change,
-    /// Virtual instead of static KV store, tokenizer as in the normal arm.
+    /// Another KV store instead of the static one (virtual, or paged where it says so), tokenizer as in the normal arm.
     pub kv_store: Change,
     /// Both.
     pub both: Change,

@@ -3,7 +3,7 @@
 //! A load is a table of rounds × blocks of consecutive requests. Requests that follow each other share a queue and are not
 //! independent, so blocks of them are resampled (Künsch, "The jackknife and the bootstrap for general stationary
 //! observations", Annals of Statistics 17(3), 1989), crossed with rounds. Arms are compared on the same drawn rounds and
-//! blocks: the same texts at the same times.
+//! blocks: the same texts, at the same times unless clients wait for their answers.
 
 use super::drive::Run;
 use super::record::{Measure, Objective, Outcome, Record};
@@ -326,6 +326,11 @@ impl Load<'_> {
         let whole = ![0, arm]
             .iter()
             .any(|&arm| self.runs[arm].iter().any(|run| run.saturated));
+        // An average over whole replies leaves out those that were slowest.
+        let cut_off = [0, arm].iter().any(|&arm| {
+            let mut records = self.runs[arm].iter().flat_map(|run| &run.records);
+            records.any(|record| record.outcome == Outcome::Unfinished)
+        });
         let times = |on: Measure| whole.then(|| [0, arm].map(|arm| self.table(arm, |record| record.measure(on))));
         let quantiles = |on: Measure, q: f64| {
             let [before, after] = times(on)?;
@@ -361,6 +366,7 @@ impl Load<'_> {
             e2e_p50: quantiles(Measure::E2e, 0.5),
             e2e_p99: quantiles(Measure::E2e, 0.99),
             ms_per_char: times(Measure::MsPerChar)
+                .filter(|_| !cut_off)
                 .and_then(|[before, after]| self.compared(Wanted::Lower, [self.mean(&before), self.mean(&after)])),
             // Under a light load fewer at once means that each is done sooner, and is nothing bad.
             documents_peak: (kind == LoadKind::AllAtOnce)
@@ -580,6 +586,15 @@ mod tests {
         ];
         assert!(times.iter().all(Option::is_none), "{times:?}");
         assert!(change.reply_bytes_per_second.is_some());
+    }
+
+    #[test]
+    fn an_arm_that_left_requests_has_no_change_of_an_average_over_whole_replies() {
+        for arm in [0, 1] {
+            let left = changed(|arms| arms[arm][0].records[3].outcome = Outcome::Unfinished);
+            let change = &left.changes[0];
+            assert!(change.ms_per_char.is_none() && change.e2e_p50.is_some(), "{change:?}");
+        }
     }
 
     #[test]

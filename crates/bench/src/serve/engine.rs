@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use fused_model::engine::{Engine, EngineConfig, Event, Finish, Request, RequestId};
-use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv, VirtualKv};
+use fused_model::kv::{KvGeometry, KvStore, PagedKv, StaticKv};
 use fused_model::{CausalLm, Model, ModelError};
 use patchtok::PatchTokenizer;
 
@@ -15,7 +15,7 @@ use super::target::{Heard, Port, State, Target, is_abandoned};
 use crate::arms::{Arm, KvChoice};
 use crate::error::BenchError;
 use crate::inputs::Subject;
-use crate::measure::serving::FRAME_BYTES;
+use crate::measure::store::{FRAME_BYTES, virtual_store};
 use crate::workload::Text;
 
 /// Limits of an arm under load.
@@ -86,7 +86,7 @@ impl<'a> EngineTarget<'a> {
         let store: Result<Box<dyn KvStore>, _> = match self.arm.kv_store {
             KvChoice::Static => StaticKv::new(geometry).map(|kv| Box::new(kv) as _),
             KvChoice::Paged => PagedKv::with_budget(geometry, budget).map(|kv| Box::new(kv) as _),
-            KvChoice::Virtual => VirtualKv::new(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
+            KvChoice::Virtual => virtual_store(geometry, FRAME_BYTES, budget).map(|kv| Box::new(kv) as _),
         };
         Ok(store.map_err(ModelError::from)?)
     }

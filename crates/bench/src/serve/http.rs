@@ -1,7 +1,7 @@
 //! A server with OpenAI's interface as a target: `POST /v1/completions`, streamed, one thread and one connection a request.
 //!
-//! A server cannot be made to give a certain reply, so it is made to give as much text: it is asked for more tokens than the
-//! reply has bytes, and the connection is closed when that many bytes have come. Both arms so give the same number of bytes;
+//! A server cannot be made to give a certain reply, so it is made to give as much text: it is asked for one token
+//! more than the reply has bytes, and the connection is closed when that many bytes have come. Both arms so give the same number of bytes;
 //! a server that ends sooner, as one does that takes no notice of `ignore_eos`, has failed the request.
 
 use std::io::{BufRead, BufReader, Read};
@@ -20,8 +20,9 @@ use crate::workload::Text;
 
 /// Requests at once; more are refused here, before they cost a thread.
 const MOST_AT_ONCE: usize = 1_000;
-/// How long a server may say nothing before a request has failed.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long a server may say nothing before a request has failed: as long as the first requests, for which it may have to load or
+/// compile something, are waited for.
+const SILENCE: Duration = Duration::from_secs(super::WARM_UP_SECONDS);
 /// Longest line of a stream; a longer one has failed the request.
 const LINE_BYTES: u64 = 1 << 20;
 
@@ -156,7 +157,7 @@ impl Call<'_> {
     fn stream(&self, tell: &Sender<Heard>) -> Option<Outcome> {
         let wanted = self.text.reply.len();
         let body = json!({
-            "model": self.target.model, "prompt": self.text.prompt, "max_tokens": wanted, "temperature": 0,
+            "model": self.target.model, "prompt": self.text.prompt, "max_tokens": wanted + 1, "temperature": 0,
             "ignore_eos": true, "stream": true,
         });
         let url = format!("{}/v1/completions", self.target.server.url);

@@ -1,8 +1,8 @@
 //! The arms, or servers, under load: requests that arrive by themselves, clients that wait, recorded traces.
 //!
 //! A run goes one way: a [`Schedule`] says when each request is sent, [`drive()`] sends it to a [`Target`] and keeps a
-//! [`Record`](record::Record) of what came, [`assemble`] makes a [`ServeReport`] of all records. Every arm gets the same texts at
-//! the same times.
+//! [`Record`](record::Record) of what came, [`assemble`] makes a [`ServeReport`] of all records. Every arm gets the same texts, and at
+//! the same times unless clients wait for their answers.
 
 pub mod arrivals;
 pub mod assemble;
@@ -52,6 +52,8 @@ pub const REQUESTS_FILE: &str = "serve_requests.jsonl";
 const TEXTS: usize = 256;
 /// Requests of the warm-up.
 const WARM_UP: usize = 4;
+/// Longest time for them.
+const WARM_UP_SECONDS: u64 = 120;
 /// Share of requests that must be good for a rate to pass.
 const PASSING: f64 = 0.9;
 /// Clients that measure how fast a server is when it is busy.
@@ -386,7 +388,7 @@ impl Fleet<'_> {
 
     fn warm_up(&mut self) -> Result<(), BenchError> {
         for arm in 0..self.targets.len() {
-            let run = self.run_one(arm, &Schedule::At(vec![0.0; WARM_UP]), 120.0)?;
+            let run = self.run_one(arm, &Schedule::At(vec![0.0; WARM_UP]), WARM_UP_SECONDS as f64)?;
             if !run
                 .records
                 .iter()

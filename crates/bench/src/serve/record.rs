@@ -184,7 +184,7 @@ pub struct RequestLine<'a> {
     pub load: &'a str,
     /// Which repetition, from 0.
     pub round: usize,
-    /// Which request of the run, from 0; the same number is the same text at the same time in every arm.
+    /// Which request of the run, from 0; the same number is the same text in every arm, at the same time unless clients wait.
     pub request: usize,
     /// How it ended.
     pub outcome: Outcome,

@@ -128,7 +128,7 @@ pub struct LoadReport {
     pub clients: Option<usize>,
     /// Each arm, in the order of `arms`.
     pub arms: Vec<ArmLoad>,
-    /// Each arm but the first against the first, request by request.
+    /// Each arm but the first against the first.
     pub changes: Vec<ArmChange>,
 }
 
@@ -229,7 +229,8 @@ pub struct EngineLoad {
     pub kv_used_mean: Figure,
 }
 
-/// An arm against the first one, paired: the same requests at the same times. A change from nothing is absent, and so are
+/// An arm against the first one, on the same rounds and blocks of requests: the same texts, and at the same times unless clients wait
+/// for their answers. A change from nothing is absent, and so are
 /// changes of times where a round of either arm was saturated, since what was cut off then has no time.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ArmChange {
@@ -249,7 +250,7 @@ pub struct ArmChange {
     pub e2e_p50: Option<Change>,
     /// Of its 99th percentile; absent where too few requests lie beyond it.
     pub e2e_p99: Option<Change>,
-    /// Of the mean time per character.
+    /// Of the mean time per character; absent where a request of either arm was unfinished, which that leaves out.
     pub ms_per_char: Option<Change>,
     /// Of the most documents at once; only where all requests come at once, and absent for servers.
     pub documents_peak: Option<Change>,

@@ -1,6 +1,6 @@
 //! The report as a table to read in a terminal.
 
-use super::report::{ArmLoad, Latency, LoadReport, MaxRate, ServeReport};
+use super::report::{ArmLoad, Latency, LoadKind, LoadReport, MaxRate, ServeReport};
 use crate::report::Figure;
 use crate::words::{PER_MIB, judged, number, or_dash, with_interval};
 
@@ -28,7 +28,7 @@ fn head(report: &ServeReport) -> Vec<String> {
         .iter()
         .map(|o| format!("{} at most {} ms", o.on.name(), o.limit_ms));
     let mut lines = vec![
-        "The same texts at the same times through every arm".to_owned(),
+        format!("The same texts through every arm{}", same_times(report)),
         format!(
             "  texts     {} of {}, {} bytes of prompt and {} of reply on average; runs of {} s, {} rounds, arms interleaved",
             inputs.texts,
@@ -129,6 +129,16 @@ fn arm(arm: &ArmLoad) -> String {
         engine(&|engine| number(engine.kv_mapped_peak.value * PER_MIB, 1)),
         engine(&|engine| number(engine.preemptions.value, 1)),
     )
+}
+
+/// Whether arms got their requests at the same times: clients send the next one when the last has ended.
+pub(crate) fn same_times(report: &ServeReport) -> &'static str {
+    let closed = report.loads.iter().filter(|load| load.kind == LoadKind::Closed).count();
+    match closed {
+        0 => ", at the same times",
+        some if some == report.loads.len() => ", each client sending the next when the last has ended",
+        _ => ", at the same times unless clients wait for their answers",
+    }
 }
 
 /// What is to be said of searches that did not end.
