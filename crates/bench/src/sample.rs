@@ -529,11 +529,21 @@ pub(crate) fn ablation_report() -> AblationReport {
         quality: ablation::guard(guarded, 1),
         frontier: ablation::frontier(&frontier(&mut rng), 1),
         factorial: Some(ablation::factorial(&serving(&mut rng), 1)),
-        frames: ablation::frames(&[12, 14, 18].map(|shift| FrameData {
-            frame: 1 << shift,
-            physical: (9 << 20) + (24 << shift),
-            used: 9 << 20,
-        })),
+        frames: ablation::frames(
+            &[12_u32, 14, 18].map(|shift| FrameData {
+                frame: 1 << shift,
+                physical: (9 << 20) + (24 << shift),
+                used: 9 << 20,
+                calls: (0..ROUNDS)
+                    .map(|_| {
+                        let mapped = 50e-6 * f64::from(shift) / 12.0;
+                        let call = |i: usize| if i.is_multiple_of(10) { mapped } else { 2e-6 };
+                        (0..500).map(|i| noisy(&mut rng, call(i), 0.1)).collect()
+                    })
+                    .collect(),
+            }),
+            1,
+        ),
         depths: ablation::depths(
             &[KvChoice::Static, KvChoice::Virtual].map(|kv_store| DepthData {
                 kv_store,

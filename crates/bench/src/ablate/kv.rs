@@ -23,12 +23,14 @@ const FIRST_TOKENS: usize = 16;
 /// Steps whose times are taken together.
 pub(crate) const BIN: usize = 32;
 
-/// Memory of a batch at its peak with one size of frame.
-#[derive(Debug, Clone, Copy)]
+/// One size of frame: memory of a batch at its peak, and times of the calls that map memory.
+#[derive(Debug, Clone)]
 pub(crate) struct FrameData {
     pub(crate) frame: usize,
     pub(crate) physical: usize,
     pub(crate) used: usize,
+    /// Seconds of each call that makes room for the next token of all sequences that grow together, by round.
+    pub(crate) calls: Vec<Vec<f64>>,
 }
 
 /// Steps of sequences that grow together from a few tokens to the model's context.
@@ -39,8 +41,8 @@ pub(crate) struct DepthData {
     pub(crate) rounds: Vec<Vec<f64>>,
 }
 
-/// One batch through virtual stores that differ in the size of their frames.
-pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameData>, BenchError> {
+/// One batch through virtual stores that differ in the size of their frames; then the stores' own calls without a model, by turns.
+pub(super) fn by_frame(subject: &Subject, texts: &[Text], rounds: usize) -> Result<Vec<FrameData>, BenchError> {
     let geometry = subject.model.kv_geometry(texts.len());
     let encode = |text: &Text| {
         let [prompt, reply] = [&text.prompt, &text.reply].map(|part| subject.tokenizer.encode(part));
@@ -55,6 +57,7 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameDat
             frame,
             physical: 0,
             used: 0,
+            calls: Vec::new(),
         };
         let mut model = subject.model.clone();
         generate(&mut model, &mut store, &requests, requests.len(), &mut |event| {
@@ -66,7 +69,39 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text]) -> Result<Vec<FrameDat
         })?;
         Ok(peak)
     };
-    FRAMES.into_iter().map(of_frame).collect()
+    let mut data = FRAMES
+        .into_iter()
+        .map(of_frame)
+        .collect::<Result<Vec<_>, BenchError>>()?;
+    for round in 0..=rounds {
+        for index in turns(round, FRAMES.len()) {
+            interrupt::check()?;
+            let seconds = calls(subject, FRAMES[index])?;
+            if round > 0 {
+                data[index].calls.push(seconds);
+            }
+        }
+    }
+    Ok(data)
+}
+
+/// Seconds of each call of a new store while sequences grow together, token by token, from their first to the model's context.
+fn calls(subject: &Subject, frame: usize) -> Result<Vec<f64>, BenchError> {
+    let geometry = subject.model.kv_geometry(GROWING);
+    let budget = whole_budget(&[subject], frame, GROWING);
+    let mut store = virtual_store(&geometry, frame, budget).map_err(ModelError::from)?;
+    let mut lengths = Vec::new();
+    for _ in 0..GROWING {
+        lengths.push((store.open().map_err(ModelError::from)?, 0));
+    }
+    let mut seconds = Vec::new();
+    for tokens in 1..=geometry.max_tokens {
+        lengths.iter_mut().for_each(|(_, length)| *length = tokens);
+        let start = Instant::now();
+        store.grow(&lengths).map_err(ModelError::from)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    Ok(seconds)
 }
 
 /// Times of steps by depth with every store, which take turns in an order that is reversed every other round, after one round

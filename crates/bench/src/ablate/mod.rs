@@ -121,7 +121,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
     };
 
     // Of the base, so that there is always something to show.
-    let frames = kv::by_frame(models.base(), &texts[..texts.len().min(BATCH)])?;
+    let frames = kv::by_frame(models.base(), &texts[..texts.len().min(BATCH)], args.rounds)?;
     let depths = kv::by_depth(models.base(), pages, args.rounds)?;
 
     let guarded = Guarded {
@@ -139,7 +139,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
         not_measured: not_measured(&models, &corpora, factorial.is_some()),
         frontier,
         factorial,
-        frames: assemble::frames(&frames),
+        frames: assemble::frames(&frames, seed),
         depths: assemble::depths(&depths, models.base().model.context(), seed),
     };
     let figures = single::ablated(&report)?;

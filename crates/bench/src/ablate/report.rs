@@ -7,7 +7,7 @@ use super::frontier::Method;
 use super::stages::Stage;
 use crate::arms::KvChoice;
 use crate::environment::Environment;
-use crate::report::{ArmReport, Change, CorpusInput, Figure, Interaction, ModelShape, NotMeasured};
+use crate::report::{ArmReport, Change, CorpusInput, Figure, Interaction, ModelShape, NotMeasured, Series};
 
 /// Name and version of the format; the number changes when a field changes its meaning or goes away.
 pub const SCHEMA: &str = "fused-bench.ablation.v1";
@@ -188,7 +188,7 @@ pub struct Factorial {
     pub paged_store: Interaction,
 }
 
-/// Memory of a batch at the step where it was largest, with frames of one size.
+/// Frames of one size: memory of a batch at the step where it was largest, and what the calls that map memory cost.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct FrameReport {
     /// Size of a frame.
@@ -199,6 +199,13 @@ pub struct FrameReport {
     pub used: Figure,
     /// What is left of the physical memory, in per cent of it.
     pub waste_share: Figure,
+    /// Time of a call that makes room for the next token of four sequences, in a new store and without a model; mean, interval over
+    /// rounds.
+    pub call: Figure,
+    /// Quantiles of that time over the calls of all rounds, in per cent.
+    pub call_quantiles: Vec<f64>,
+    /// The times at them.
+    pub call_times: Series,
 }
 
 /// Steps of a few sequences that grow together to the model's context, with one KV store.

@@ -209,15 +209,17 @@ fn effects(page: &mut Page, factorial: &Factorial) {
 /// The stores: memory by the size of a frame, time by depth.
 fn close_by(page: &mut Page, report: &AblationReport) {
     page.heading("KV memory by the size of a frame");
-    page.text("A batch of the base model at the step where its memory was largest.");
+    page.text("A batch of the base model at the step where its memory was largest, and the mean of the calls that make room for the next token \
+         of four sequences.");
     page.table(
-        &["Frame, KiB", "Peak, MiB", "Rows, MiB", "Without rows"],
+        &["Frame, KiB", "Peak, MiB", "Rows, MiB", "Without rows", "Call, µs"],
         report.frames.iter().map(|of| {
             vec![
                 number(of.frame.value / 1024.0, 0),
                 number(of.physical.value * PER_MIB, 2),
                 number(of.used.value * PER_MIB, 2),
                 format!("{}%", number(of.waste_share.value, 1)),
+                number(1e3 * of.call.value, 1),
             ]
         }),
     );

@@ -2,18 +2,18 @@
 
 use plotters::style::RGBColor;
 
-use super::panel::{self, Bar, ChangeRow, Head, Line, Mark};
+use super::panel::{self, Axis, Bar, ChangeRow, Head, Line, Mark};
 use super::single::{Single, single};
 use super::{PlotError, bar, change_row, number, palette};
 use crate::ablate::frontier::Method;
-use crate::ablate::report::{AblationReport, Adoption, FrontierPoint, GuardOn};
+use crate::ablate::report::{AblationReport, Adoption, FrameReport, FrontierPoint, GuardOn};
 use crate::ablate::stages::Stage;
 use crate::arms::KvChoice;
 use crate::report::{Effects, Figure, Interaction};
 use crate::words::PER_MIB;
 
 /// Names of all figures, in order; those without data are left out of a run.
-pub const ABLATED: [&str; 9] = [
+pub const ABLATED: [&str; 10] = [
     "quality_domain",
     "quality_outside",
     "adoption",
@@ -22,6 +22,7 @@ pub const ABLATED: [&str; 9] = [
     "factorial_speed",
     "factorial_memory",
     "kv_waste_by_frame",
+    "kv_calls_by_frame",
     "step_by_depth",
 ];
 
@@ -62,6 +63,7 @@ pub(super) fn figures(report: &AblationReport) -> Result<Vec<Single>, PlotError>
         )?);
     }
     figures.push(waste(report)?);
+    figures.push(calls(report)?);
     figures.push(depth(report)?);
     Ok(figures)
 }
@@ -223,6 +225,43 @@ fn waste(report: &AblationReport) -> Result<Single, PlotError> {
     )
 }
 
+/// How long the calls take, as quantiles: most map nothing, and those that do are seen at the right.
+fn calls(report: &AblationReport) -> Result<Single, PlotError> {
+    let colors = [
+        palette::FUSED,
+        palette::paler(palette::FUSED),
+        palette::server(2),
+        palette::server(3),
+        palette::NORMAL,
+    ];
+    let line = |(of, color): (&FrameReport, RGBColor)| Line {
+        label: format!(
+            "{} KiB, mean {}",
+            number(of.frame.value / 1024.0, 0),
+            number(1e3 * of.call.value, 1)
+        ),
+        points: std::iter::zip(&of.call_quantiles, &of.call_times.values)
+            .map(|(&percent, ms)| (percent, 1e3 * ms))
+            .collect(),
+        color,
+        width: 4,
+        dots: 0,
+    };
+    let lines: Vec<Line> = report.frames.iter().zip(colors).map(line).collect();
+    let head = Head::new(
+        "Calls that make room for a token",
+        "µs of a call for 4 sequences, logarithmic, by size of frame",
+    );
+    single(
+        ABLATED[8],
+        "Time of the KV cache's calls as quantiles, by size of a frame",
+        |canvas, frame| {
+            let x_unit = "% of the calls took at most so long";
+            panel::lines_on(canvas, frame, &head, x_unit, Axis::Logarithmic, &lines);
+        },
+    )
+}
+
 fn depth(report: &AblationReport) -> Result<Single, PlotError> {
     let lines: Vec<Line> = report
         .depths
@@ -247,7 +286,7 @@ fn depth(report: &AblationReport) -> Result<Single, PlotError> {
         "ms for a token of each of 4 sequences, base model",
     );
     single(
-        ABLATED[8],
+        ABLATED[9],
         "Time of a decoding step as sequences grow, by KV store",
         |canvas, frame| {
             panel::lines(canvas, frame, &head, "tokens in each sequence", &lines);

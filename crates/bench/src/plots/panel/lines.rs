@@ -102,8 +102,12 @@ fn vertical(axis: Axis, [least, most]: [f64; 2], plot: Frame) -> (Vec<(f64, Stri
                 least.log10().floor(),
                 most.max(least).log10().ceil().max(least.log10().floor() + 1.0),
             );
-            let decades =
-                (low as i32..=high as i32).map(|power| (10_f64.powi(power), tick_text(10_f64.powi(power), 1.0)));
+            let decades = (low as i32..=high as i32).map(|power| {
+                (
+                    10_f64.powi(power),
+                    tick_text(10_f64.powi(power), 10_f64.powi(power).min(1.0)),
+                )
+            });
             ([low, high], decades.collect())
         }
     };
