@@ -88,7 +88,7 @@ fn difference(a: &[f32], b: &[f32]) -> (f32, f32) {
 
 fn compare(dir: &std::path::Path, tokens: usize, device: &Device) -> Result<bool, ModelError> {
     let params = Params::load(dir)?;
-    let config = params.config().clone();
+    let config = params.config().gpt2()?.clone();
     let length = (config.n_positions / 2).min(128);
     let tokens = tokens.min(config.n_positions - length);
     let id = |index: usize| (index as u32 + 1).wrapping_mul(2_654_435_761) >> 8;

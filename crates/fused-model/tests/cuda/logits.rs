@@ -20,7 +20,7 @@ fn passes(vocab: usize) -> Vec<Vec<Vec<u32>>> {
 
 fn check(params: &Params, mode: &str) {
     let emulator = Emulator::new(mode);
-    let vocab = params.config().vocab_size;
+    let vocab = params.config().vocab_size();
     for wanted in [Logits::All, Logits::Last] {
         let ((mut cuda, mut rows), (mut cpu, mut kv)) = (on_device(params, 3), on_cpu(params, 3));
         let (ours, theirs) = (
@@ -33,7 +33,7 @@ fn check(params: &Params, mode: &str) {
         for (a, b) in ours.into_iter().zip(theirs) {
             let len = kv.len(b).unwrap();
             assert_eq!(rows.len(a).unwrap(), len);
-            for layer in 0..params.config().n_layer {
+            for layer in 0..params.config().layers() {
                 let (k, v) = kv.rows(b, layer).unwrap();
                 for (side, want) in [(vattn::Side::K, k), (vattn::Side::V, v)] {
                     let want = want.to_vec();
@@ -58,7 +58,7 @@ fn gpt2_tiny_is_the_same_as_on_the_processor() {
 fn odd_shapes_and_the_exact_gelu_are_too() {
     let params = odd(5);
     check(&params, MODES[3]);
-    let mut config = params.config().clone();
+    let mut config = params.config().gpt2().unwrap().clone();
     config.activation_function = Activation::GeluErf;
     config.tie_word_embeddings = false;
     check(&Params::random(config, 6), MODES[3]);
