@@ -78,7 +78,7 @@ mod stream;
 mod tokenizer;
 
 pub use corpus::{Corpus, Documents, Rejected};
-pub use count::{ChunkCounter, ChunkCounts, CountSummary, Counting, Sampling, merge_counts};
+pub use count::{ChunkCounter, ChunkCounts, CountSummary, Counting, Sampling, check_counts, merge_counts};
 pub use decode::DecodeStream;
 pub use error::{Error, Result};
 pub use model::Segmentation;

@@ -224,6 +224,21 @@ pub fn merge_counts<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P], out: imp
     write_merged(&Basis::of(base)?, files, out.as_ref())
 }
 
+/// Checks that counts files can be added together for `base`: their format, the base that they were counted with, and
+/// their columns, but no row. Returns how many documents a row of the sum lists at most. It is for engines that add the
+/// rows themselves, as `docs/counts.md` says.
+///
+/// # Errors
+/// Those of [`merge_counts`] that come before rows are read.
+pub fn check_counts<P: AsRef<Path>>(base: &PatchTokenizer, files: &[P]) -> Result<usize> {
+    let basis = Basis::of(base)?;
+    let listed = files
+        .iter()
+        .map(|path| Ok(file::Reader::open(path.as_ref(), &basis)?.listed()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(listed.into_iter().min().unwrap_or(LISTED_DOCUMENTS))
+}
+
 fn write_merged<P: AsRef<Path>>(basis: &Basis, files: &[P], out: &Path) -> Result<CountSummary> {
     let mut merge = Merge::open(files, basis)?;
     let mut summary = CountSummary::default();
