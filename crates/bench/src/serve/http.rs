@@ -22,7 +22,7 @@ use crate::workload::Text;
 const MOST_AT_ONCE: usize = 1_000;
 /// How long a server may say nothing before a request has failed: as long as the first requests, for which it may have to load or
 /// compile something, are waited for.
-const SILENCE: Duration = Duration::from_secs(super::WARM_UP_SECONDS);
+const SILENCE: Duration = Duration::from_secs(super::fleet::WARM_UP_SECONDS);
 /// Longest line of a stream; a longer one has failed the request.
 const LINE_BYTES: u64 = 1 << 20;
 
