@@ -7,7 +7,7 @@ use std::arch::aarch64::float32x4_t;
 use std::arch::x86_64::__m256;
 use std::ops::Range;
 
-use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+use super::tiles::{OutPtr, PANEL, Panels, Registers, Tiles, Together, for_each_tile, tile_for};
 use crate::kernels::simd::{Level, each};
 #[cfg(target_arch = "aarch64")]
 use crate::kernels::vector::Neon;
@@ -79,16 +79,16 @@ pub(super) fn pack<'a>(pool: &Pool, packed: &'a mut Vec<f32>, x: &'a [f32], tile
     packed
 }
 
-type Tile<E> = unsafe fn(&Job<'_, E>, usize, usize, &Range<usize>);
+type Tile<E> = unsafe fn(&Job<'_, E>, usize, Panels, &Range<usize>);
 
 unsafe fn plain<E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,
     row: usize,
-    panel: usize,
+    panels: Panels,
     depth: &Range<usize>,
 ) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Plain<f32>, E, M, P>(job, row, panel, depth) }
+    unsafe { tile::<Plain<f32>, E, M, P>(job, row, panels, depth) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -96,11 +96,11 @@ unsafe fn plain<E: Element, const M: usize, const P: usize>(
 unsafe fn avx2<E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,
     row: usize,
-    panel: usize,
+    panels: Panels,
     depth: &Range<usize>,
 ) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Avx2<__m256>, E, M, P>(job, row, panel, depth) }
+    unsafe { tile::<Avx2<__m256>, E, M, P>(job, row, panels, depth) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -108,11 +108,11 @@ unsafe fn avx2<E: Element, const M: usize, const P: usize>(
 unsafe fn avx512<E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,
     row: usize,
-    panel: usize,
+    panels: Panels,
     depth: &Range<usize>,
 ) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Avx512, E, M, P>(job, row, panel, depth) }
+    unsafe { tile::<Avx512, E, M, P>(job, row, panels, depth) }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -120,11 +120,11 @@ unsafe fn avx512<E: Element, const M: usize, const P: usize>(
 unsafe fn neon<E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,
     row: usize,
-    panel: usize,
+    panels: Panels,
     depth: &Range<usize>,
 ) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Neon<float32x4_t>, E, M, P>(job, row, panel, depth) }
+    unsafe { tile::<Neon<float32x4_t>, E, M, P>(job, row, panels, depth) }
 }
 
 fn registers() -> Registers {
@@ -167,17 +167,17 @@ pub(super) unsafe fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
         job.tiles,
         registers(),
         job.inputs,
-        panels,
+        (panels, Together::Spread),
         (ROWS, DEPTH),
-        |rows, panel, width, depth| {
+        |rows, panels, depth| {
             // SAFETY: the processor has the instruction set; rows, panels and depth lie inside the job's matrices; nobody else
             // works on the panels.
-            unsafe { tile_for_shape::<E>((rows.len(), width))(job, rows.start, panel, depth) }
+            unsafe { tile_for_shape::<E>((rows.len(), panels.count))(job, rows.start, panels, depth) }
         },
     );
 }
 
-/// `M` rows from `row` times `P` panels from `panel`, along the inputs in `depth`.
+/// `M` rows from `row` times `P` panels, along the inputs in `depth`.
 ///
 /// # Safety
 /// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows, panels and depth lie
@@ -186,7 +186,7 @@ pub(super) unsafe fn run<E: Element>(job: &Job<'_, E>, panels: Range<usize>) {
 unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
     job: &Job<'_, E>,
     row: usize,
-    panel: usize,
+    panels: Panels,
     depth: &Range<usize>,
 ) {
     // SAFETY: the caller's promise. A tile's packed rows start at `row * inputs` and hold M floats an input; a panel holds
@@ -194,25 +194,29 @@ unsafe fn tile<V: Float, E: Element, const M: usize, const P: usize>(
     unsafe {
         let a = job.a.as_ptr().add(row * job.inputs + depth.start * M);
         let panel_len = job.inputs * PANEL;
-        let b = job.panels.as_ptr().add(panel * panel_len + depth.start * PANEL);
+        let b = job.panels.as_ptr().add(panels.first * panel_len + depth.start * PANEL);
+        let stride = panels.spacing * panel_len;
         let mut sums = [[V::zero(); P]; M];
         each!(r < M, p < P, {
-            sums[r][p] = start::<V, E>(job, row + r, panel + p, depth.start == 0);
+            sums[r][p] = start::<V, E>(job, row + r, panels.at(p), depth.start == 0);
         });
         for input in 0..depth.len() {
             let mut weights = [V::zero(); P];
             if M > 1 {
                 // The panels after these: the processor's own prefetching stops at the end of a page, which four streams
                 // of one row make good, and two do not.
-                each!(p < P, prefetch(b.wrapping_add((P + p) * panel_len + input * PANEL)));
+                each!(
+                    p < P,
+                    prefetch(b.wrapping_add(panels.next * panel_len + p * stride + input * PANEL))
+                );
             }
-            each!(p < P, weights[p] = E::load::<V>(b.add(p * panel_len + input * PANEL)));
+            each!(p < P, weights[p] = E::load::<V>(b.add(p * stride + input * PANEL)));
             each!(r < M, {
                 let x = V::splat(*a.add(input * M + r));
                 each!(p < P, sums[r][p] = sums[r][p].add_product(x, weights[p]));
             });
         }
-        each!(r < M, p < P, job.out.store(row + r, panel + p, sums[r][p]));
+        each!(r < M, p < P, job.out.store(row + r, panels.at(p), sums[r][p]));
     }
 }
 

@@ -7,7 +7,7 @@ use std::arch::aarch64::int32x4_t;
 use std::arch::x86_64::__m256i;
 use std::ops::Range;
 
-use super::tiles::{OutPtr, PANEL, Registers, Tiles, for_each_tile, tile_for};
+use super::tiles::{OutPtr, PANEL, Panels, Registers, Tiles, Together, for_each_tile, tile_for};
 use crate::kernels::simd::{Level, each, max_abs, simd_fn};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::vector::{Avx2, Vnni};
@@ -173,39 +173,39 @@ impl<'a> Job<'a> {
     }
 }
 
-type Tile = unsafe fn(&Job<'_>, usize, usize, &Range<usize>);
+type Tile = unsafe fn(&Job<'_>, usize, Panels, &Range<usize>);
 
-unsafe fn plain<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+unsafe fn plain<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, steps: &Range<usize>) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Plain<i32>, M, P>(job, row, panel, steps) }
+    unsafe { tile::<Plain<i32>, M, P>(job, row, panels, steps) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+unsafe fn avx2<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, steps: &Range<usize>) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Avx2<__m256i>, M, P>(job, row, panel, steps) }
+    unsafe { tile::<Avx2<__m256i>, M, P>(job, row, panels, steps) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn vnni<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+unsafe fn vnni<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, steps: &Range<usize>) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Vnni, M, P>(job, row, panel, steps) }
+    unsafe { tile::<Vnni, M, P>(job, row, panels, steps) }
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-unsafe fn neon<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+unsafe fn neon<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, steps: &Range<usize>) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<Neon<int32x4_t>, M, P>(job, row, panel, steps) }
+    unsafe { tile::<Neon<int32x4_t>, M, P>(job, row, panels, steps) }
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn neon_dot<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, steps: &Range<usize>) {
+unsafe fn neon_dot<const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, steps: &Range<usize>) {
     // SAFETY: the caller's promise; this function enables the instruction set.
-    unsafe { tile::<NeonDot, M, P>(job, row, panel, steps) }
+    unsafe { tile::<NeonDot, M, P>(job, row, panels, steps) }
 }
 
 fn registers() -> Registers {
@@ -251,48 +251,49 @@ pub(super) unsafe fn run(job: &Job<'_>, panels: Range<usize>) {
         job.tiles,
         registers(),
         steps,
-        panels,
+        (panels, Together::Neighbours),
         (ROWS, steps.max(1)),
-        |rows, panel, width, steps| {
+        |rows, panels, steps| {
             // SAFETY: the processor has the instruction set; rows, panels and steps lie inside the job's matrices; nobody else
             // works on the panels.
-            unsafe { tile_for_shape((rows.len(), width))(job, rows.start, panel, steps) }
+            unsafe { tile_for_shape((rows.len(), panels.count))(job, rows.start, panels, steps) }
         },
     );
 }
 
-/// `M` rows from `row` times `P` panels from `panel`.
+/// `M` rows from `row` times `P` panels.
 ///
 /// # Safety
 /// Inlined into a function that enables `V`'s instruction set, on a processor that has it; rows and panels lie inside the
 /// job, nobody else works on these panels of the output, and `all` is every step of the job.
 #[inline(always)]
-unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize, panel: usize, all: &Range<usize>) {
+unsafe fn tile<V: Int, const M: usize, const P: usize>(job: &Job<'_>, row: usize, panels: Panels, all: &Range<usize>) {
     let steps = all.end;
     // SAFETY: the caller's promise. A tile's rows start at `row * 4 * steps` and hold M times 4 bytes a step; a panel holds
     // 16 times 4 bytes a step.
     unsafe {
         let a = job.a.as_ptr().add(row * steps * STEP).cast::<u32>();
         let panel_len = steps * PANEL * STEP;
-        let b = job.weights.panels.as_ptr().add(panel * panel_len);
+        let b = job.weights.panels.as_ptr().add(panels.first * panel_len);
+        let stride = panels.spacing * panel_len;
         let mut sums = [[V::zero(); P]; M];
         for step in 0..steps {
             if M > 1 {
                 // The panels after these, as in the products of floats.
                 each!(
                     p < P,
-                    prefetch(b.wrapping_add((P + p) * panel_len + step * PANEL * STEP))
+                    prefetch(b.wrapping_add(panels.next * panel_len + p * stride + step * PANEL * STEP))
                 );
             }
             each!(r < M, {
                 let x = a.add(step * M + r).read_unaligned();
                 each!(
                     p < P,
-                    sums[r][p] = sums[r][p].add_dots(x, b.add(p * panel_len + step * PANEL * STEP))
+                    sums[r][p] = sums[r][p].add_dots(x, b.add(p * stride + step * PANEL * STEP))
                 );
             });
         }
-        each!(r < M, p < P, finish::<V>(job, row + r, panel + p, sums[r][p]));
+        each!(r < M, p < P, finish::<V>(job, row + r, panels.at(p), sums[r][p]));
     }
 }
 

@@ -196,31 +196,69 @@ macro_rules! tile_for {
 }
 pub(super) use tile_for;
 
+/// The panels of a tile: `count` of them, `spacing` apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panels {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) spacing: usize,
+    /// From each panel to that of the next tile.
+    pub(super) next: usize,
+}
+
+impl Panels {
+    #[inline(always)]
+    pub(super) fn at(self, index: usize) -> usize {
+        self.first + index * self.spacing
+    }
+}
+
+/// Which panels are taken together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Together {
+    /// Those that follow one another.
+    Neighbours,
+    /// Those that are furthest apart, so that each is read where the tile before left off: a few long streams of reads.
+    Spread,
+}
+
 /// Visits the tiles of a product with `panels`, in an order that keeps some of the weights and rows in the cache: for each
 /// `block_depth` inputs, for each `block_rows` rows, for each few panels, every tile of these rows.
 ///
-/// `visit(rows, panel, width, depth)` is called with a tile's rows, its first panel, its panels, and its inputs.
+/// `visit(rows, panels, depth)` is called with a tile's rows, its panels, and its inputs.
 pub(super) fn for_each_tile(
     tiles: &Tiles,
     registers: Registers,
     inputs: usize,
-    panels: Range<usize>,
+    (panels, together): (Range<usize>, Together),
     (block_rows, block_depth): (usize, usize),
-    mut visit: impl FnMut(Range<usize>, usize, usize, &Range<usize>),
+    mut visit: impl FnMut(Range<usize>, Panels, &Range<usize>),
 ) {
     assert!(
         panels.start.is_multiple_of(GROUP) && panels.end.is_multiple_of(GROUP),
         "a share of panels"
     );
-    let width = registers.panels(tiles.height());
+    let count = registers.panels(tiles.height());
+    let tiles_of_panels = panels.len() / count;
+    let (spacing, next) = match together {
+        Together::Neighbours => (1, count),
+        Together::Spread => (tiles_of_panels, 1),
+    };
     for first in (0..inputs).step_by(block_depth) {
         let depth = first..inputs.min(first + block_depth);
         let mut block = 0..0;
         while block.end < tiles.count() {
             block = block.end..tiles.count().min(block.end + (block_rows / tiles.height()).max(1));
-            for panel in panels.clone().step_by(width) {
+            for tile in 0..tiles_of_panels {
+                let first = panels.start + tile * next;
+                let panels = Panels {
+                    first,
+                    count,
+                    spacing,
+                    next,
+                };
                 for index in block.clone() {
-                    visit(tiles.range(index), panel, width, &depth);
+                    visit(tiles.range(index), panels, &depth);
                 }
             }
         }
