@@ -44,6 +44,16 @@ fn merged_with_previous<'t>(ends: &SysRegex, text: &'t str) -> Vec<&'t str> {
     pieces
 }
 
+/// Numbers below what is asked for, the same for a seed.
+fn numbers(mut state: u64) -> impl FnMut(usize) -> usize {
+    move |below| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    }
+}
+
 /// The words and the chunks that the search for words gives.
 fn by_blocks(splitter: Splitter, text: &str) -> [Vec<&str>; 2] {
     let (mut words, mut chunks, mut start) = (Vec::new(), Vec::new(), 0);
@@ -75,13 +85,7 @@ fn blocks_give_the_same_pieces() {
         " ", " ", "  ", "\n", "\n\n", "\t", "'", "'s", "'re", "'l", "a", "b", "st", "the", "1", "23", ".", "--", "(",
         "\r\n", "'S", "\u{0}", "é", "—", "年", "２", "\u{a0}", "🦀",
     ];
-    let mut state = 3u64;
-    let mut next = |below: usize| {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (state >> 33) as usize % below
-    };
+    let mut next = numbers(3);
     for round in 0..6000 {
         // Mostly ASCII, sometimes nothing else, and sometimes long runs.
         let among = if round % 3 == 0 { parts.len() - 6 } else { parts.len() };
@@ -223,25 +227,19 @@ fn random_texts_are_cut_like_the_patterns() {
         (Splitter::Qwen, Splitter::QwenChunk, QWEN_CHUNK_ENDS),
     ]
     .map(|(base, splitter, ends)| (base, splitter, SysRegex::new(ends).unwrap()));
-    let mut state = 7u64;
+    let mut next = numbers(7);
     for round in 0..8000 {
-        let text: String = (0..round % 23)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
-                alphabet[(state >> 33) as usize % alphabet.len()]
-            })
-            .collect();
-        let mut parts = Vec::new();
-        for chunk in pieces(Splitter::Chunk, &text) {
-            Splitter::Gpt2.for_each_in_chunk(chunk, |piece| parts.push(piece));
+        let text: String = (0..round % 23).map(|_| alphabet[next(alphabet.len())]).collect();
+        for (base, splitter) in &CHUNKED[1..3] {
+            let mut parts = Vec::new();
+            for chunk in pieces(*splitter, &text) {
+                base.for_each_in_chunk(chunk, |piece| parts.push(piece));
+            }
+            assert!(
+                parts == pieces(*base, &text) || pieces(*splitter, &text).contains(&"\n\n"),
+                "{parts:?} of {text:?}"
+            );
         }
-        let words = pieces(Splitter::Gpt2, &text);
-        assert!(
-            parts == words || pieces(Splitter::Chunk, &text).contains(&"\n\n"),
-            "{parts:?} of {text:?}"
-        );
         for (splitter, pattern) in &patterns {
             assert_eq!(
                 pieces(*splitter, &text),
@@ -276,16 +274,9 @@ fn random_texts_are_cut_like_the_patterns() {
 #[test]
 fn words_are_found_from_any_place() {
     let alphabet: Vec<char> = " '\n\nsta01２①.(—ー年é".chars().collect();
-    let mut state = 9u64;
+    let mut next = numbers(9);
     for round in 0..3000 {
-        let text: String = (0..round % 29)
-            .map(|_| {
-                state = state
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
-                alphabet[(state >> 33) as usize % alphabet.len()]
-            })
-            .collect();
+        let text: String = (0..round % 29).map(|_| alphabet[next(alphabet.len())]).collect();
         for (_, splitter) in CHUNKED {
             let words = |start| {
                 let mut words = Vec::new();
