@@ -1,5 +1,7 @@
 //! Bits per byte of a text: the one quality figure that can be compared across tokenizers.
 
+use std::num::NonZeroUsize;
+
 use patchtok::{Corpus, PatchTokenizer};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -48,7 +50,7 @@ impl std::iter::Sum for Score {
 pub struct Heldout {
     start: u32,
     /// Tokens of a window at most.
-    window: usize,
+    window: NonZeroUsize,
     /// Tokens of each document, and the bytes they stand for.
     documents: Vec<(Vec<u32>, usize)>,
 }
@@ -71,13 +73,13 @@ impl Heldout {
         }
         Ok(Self {
             start,
-            window: usize::MAX,
+            window: NonZeroUsize::MAX,
             documents,
         })
     }
 
     /// The same text, read in windows of at most so many tokens: what a model with a context of thousands is compared by.
-    pub fn in_windows(self, tokens: usize) -> Self {
+    pub fn in_windows(self, tokens: NonZeroUsize) -> Self {
         Self { window: tokens, ..self }
     }
 
@@ -117,20 +119,20 @@ impl Heldout {
 /// # Errors
 /// [`ModelError::Request`] for an id outside the vocabulary.
 pub fn score(params: &Params, start: u32, ids: &[u32], bytes: usize) -> Result<Score, ModelError> {
-    score_in_windows(params, usize::MAX, start, ids, bytes)
+    score_in_windows(params, NonZeroUsize::MAX, start, ids, bytes)
 }
 
 /// As [`score`], in windows of at most `window` tokens.
 fn score_in_windows(
     params: &Params,
-    window: usize,
+    window: NonZeroUsize,
     start: u32,
     ids: &[u32],
     bytes: usize,
 ) -> Result<Score, ModelError> {
     check_ids(ids, params.config().vocab_size())?;
     check_ids(&[start], params.config().vocab_size())?;
-    let context = params.config().context().min(window);
+    let context = params.config().context().min(window.get());
     let sequence: Vec<u32> = std::iter::once(start).chain(ids.iter().copied()).collect();
     let nats: Vec<f64> = windows(ids.len(), context)
         .into_par_iter()

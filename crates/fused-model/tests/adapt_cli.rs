@@ -180,8 +180,10 @@ fn what_cannot_serve_is_named() {
     let tokenizer = path("patched");
     let short = path("short.jsonl");
     std::fs::write(&short, "{\"text\": \"A few words.\"}\n").unwrap();
-    let cases: [(&str, &[&str], i32, &str); 8] = [
+    let cases: [(&str, &[&str], i32, &str); 10] = [
         (&corpus, &["--batch", "0"], 1, "batch"),
+        (&corpus, &["--context", "0", "--tune", "none"], 2, "--context"),
+        (&corpus, &["--context", "9999"], 1, "windows of 9999 tokens"),
         (&corpus, &["--dropout", "1"], 1, "dropout is 1"),
         (&corpus, &["--rate", "nan"], 1, "learning rate"),
         (&short, &["--heldout", &corpus], 1, "tokens of training text"),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use fused_model::kv::{KvStore, PagedKv, StaticKv, VirtualKv};
 use fused_model::{
-    CausalLm, Chunk, Llama, LlamaConfig, Logits, Options, Precision, ReferenceLlama, Request, generate, load,
+    CausalLm, Chunk, Llama, LlamaConfig, Logits, Options, Params, Precision, ReferenceLlama, Request, generate, load,
 };
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -310,4 +310,28 @@ fn the_kv_store_takes_the_shape_of_the_key_heads() {
         .forward(&mut kv, &[Chunk { sequence, ids: &[1] }], Logits::Last)
         .unwrap_err();
     assert!(error.to_string().contains("32 floats a row"), "{error}");
+}
+
+/// Weights in memory, drawn or read, make the model that the same seed or files make.
+#[test]
+fn weights_in_memory_make_the_same_model() {
+    let dir = fixtures().join("stretched");
+    let options = options(Precision::F32, 1);
+    let config = LlamaConfig::load(&dir).unwrap();
+    let ids: Vec<u32> = (1..12).collect();
+    let logits = |model: &mut Llama| {
+        let mut kv = StaticKv::new(&model.kv_geometry(1)).unwrap();
+        let sequence = kv.open().unwrap();
+        let chunk = Chunk { sequence, ids: &ids };
+        model.forward(&mut kv, &[chunk], Logits::All).unwrap().to_vec()
+    };
+    for (params, mut want) in [
+        (
+            Params::random(config.clone(), 3),
+            Llama::random(config, 3, options).unwrap(),
+        ),
+        (Params::load(&dir).unwrap(), Llama::load(&dir, options).unwrap()),
+    ] {
+        assert_eq!(logits(&mut Llama::new(&params, options).unwrap()), logits(&mut want));
+    }
 }

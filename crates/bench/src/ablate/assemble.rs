@@ -236,8 +236,8 @@ pub(crate) fn frames(data: &[FrameData], seed: u64) -> Vec<FrameReport> {
     data.iter().map(report).collect()
 }
 
-/// Times of steps; the last bin of steps ends at the `context`.
-pub(crate) fn depths(data: &[DepthData], context: usize, seed: u64) -> Vec<DepthReport> {
+/// Times of steps; the last bin of steps ends with the sequences.
+pub(crate) fn depths(data: &[DepthData], seed: u64) -> Vec<DepthReport> {
     let report = |of: &DepthData| {
         let (rounds, bins) = (of.rounds.len(), of.rounds.iter().map(Vec::len).min().unwrap_or(0));
         let step = |bin: usize| {
@@ -247,7 +247,7 @@ pub(crate) fn depths(data: &[DepthData], context: usize, seed: u64) -> Vec<Depth
         };
         DepthReport {
             kv_store: of.kv_store,
-            depth: (0..bins).map(|bin| context - BIN * (bins - bin) + BIN / 2).collect(),
+            depth: (0..bins).map(|bin| of.last - BIN * (bins - bin) + BIN / 2).collect(),
             step: (0..bins).map(step).collect(),
         }
     };

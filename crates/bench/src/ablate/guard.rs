@@ -1,12 +1,12 @@
 //! The quality guard: bits per byte of every stage on the same documents, and what each says by itself.
 
-use fused_model::kv::StaticKv;
 use fused_model::{CausalLm, ModelError, Request, generate};
 
 use super::stages::{Model, Stage};
 use crate::error::BenchError;
 use crate::inputs::Subject;
 use crate::interrupt;
+use crate::measure::store::{FRAME_BYTES, virtual_store, whole_budget};
 use crate::progress;
 use crate::workload::{Text, boundary};
 
@@ -97,7 +97,9 @@ fn go_on(subject: &Subject, texts: &[Text]) -> Result<Vec<Vec<u32>>, BenchError>
     let prompts = texts.iter().map(|text| subject.tokenizer.encode(&text.prompt));
     let requests: Vec<Request> = prompts.map(|prompt| Request::greedy(prompt, SAID_TOKENS)).collect();
     let geometry = subject.model.kv_geometry(requests.len());
-    let mut store = StaticKv::new(&geometry).map_err(ModelError::from)?;
+    // A static store would take the model's context for each prompt, gigabytes for one of thousands of tokens.
+    let budget = whole_budget(&[subject], FRAME_BYTES, requests.len());
+    let mut store = virtual_store(&geometry, FRAME_BYTES, budget).map_err(ModelError::from)?;
     let mut model = subject.model.clone();
     Ok(generate(
         &mut model,

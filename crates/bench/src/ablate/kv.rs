@@ -20,6 +20,8 @@ const FRAMES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 2 << 20];
 const GROWING: usize = 4;
 /// Tokens that they begin with.
 const FIRST_TOKENS: usize = 16;
+/// Tokens that they grow to at most; a model may have a context of thousands.
+const MOST_TOKENS: usize = 1024;
 /// Steps whose times are taken together.
 pub(crate) const BIN: usize = 32;
 
@@ -33,10 +35,12 @@ pub(crate) struct FrameData {
     pub(crate) calls: Vec<Vec<f64>>,
 }
 
-/// Steps of sequences that grow together from a few tokens to the model's context.
+/// Steps of sequences that grow together from a few tokens to the model's context, or [`MOST_TOKENS`].
 #[derive(Debug, Clone)]
 pub(crate) struct DepthData {
     pub(crate) kv_store: KvChoice,
+    /// Tokens of each sequence in the end.
+    pub(crate) last: usize,
     /// Mean seconds of a step in each [`BIN`] of steps, by round.
     pub(crate) rounds: Vec<Vec<f64>>,
 }
@@ -85,7 +89,8 @@ pub(super) fn by_frame(subject: &Subject, texts: &[Text], rounds: usize) -> Resu
     Ok(data)
 }
 
-/// Seconds of each call of a new store while sequences grow together, token by token, from their first to the model's context.
+/// Seconds of each call of a new store while sequences grow together, token by token, from their first to the model's context, or
+/// [`MOST_TOKENS`].
 fn calls(subject: &Subject, frame: usize) -> Result<Vec<f64>, BenchError> {
     let geometry = subject.model.kv_geometry(GROWING);
     let budget = whole_budget(&[subject], frame, GROWING);
@@ -95,7 +100,7 @@ fn calls(subject: &Subject, frame: usize) -> Result<Vec<f64>, BenchError> {
         lengths.push((store.open().map_err(ModelError::from)?, 0));
     }
     let mut seconds = Vec::new();
-    for tokens in 1..=geometry.max_tokens {
+    for tokens in 1..=deepest(subject) {
         lengths.iter_mut().for_each(|(_, length)| *length = tokens);
         let start = Instant::now();
         store.grow(&lengths).map_err(ModelError::from)?;
@@ -104,28 +109,33 @@ fn calls(subject: &Subject, frame: usize) -> Result<Vec<f64>, BenchError> {
     Ok(seconds)
 }
 
+fn deepest(subject: &Subject) -> usize {
+    subject.model.context().min(MOST_TOKENS)
+}
+
 /// Times of steps by depth with every store, which take turns in an order that is reversed every other round, after one round
 /// that is not counted.
 pub(super) fn by_depth(subject: &Subject, pages: &Pages, rounds: usize) -> Result<Vec<DepthData>, BenchError> {
     let stores = [KvChoice::Static, KvChoice::Paged, KvChoice::Virtual];
     let stage = progress::Stage::new("steps by depth", (rounds + 1) * stores.len());
-    let context = subject.model.context();
+    let last = deepest(subject);
     // One long text, from which every sequence takes its own part.
     let ids: Vec<u32> = pages
         .texts
         .iter()
         .flat_map(|page| subject.tokenizer.encode(page))
         .collect();
-    let part = |i: usize| -> Vec<u32> { ids.iter().copied().cycle().skip(i * context).take(context).collect() };
+    let part = |i: usize| -> Vec<u32> { ids.iter().copied().cycle().skip(i * last).take(last).collect() };
     let requests: Vec<Request> = (0..GROWING)
         .map(|i| {
             let mut ids = part(i);
-            let reply = ids.split_off(FIRST_TOKENS.min(context / 2));
+            let reply = ids.split_off(FIRST_TOKENS.min(last / 2));
             Request::replay(ids, reply)
         })
         .collect();
     let mut data = stores.map(|kv_store| DepthData {
         kv_store,
+        last,
         rounds: Vec::new(),
     });
     for round in 0..=rounds {
@@ -159,7 +169,7 @@ fn grow(subject: &Subject, kv_store: KvChoice, requests: &[Request]) -> Result<V
             last = now;
         }
     })?;
-    // The first step reads the prompts; then what does not fill a bin is left out, so that the last bin ends at the context.
+    // The first step reads the prompts; then what does not fill a bin is left out, so that the last bin ends with the sequences.
     let steps = steps.get(1..).unwrap_or_default();
     let bins = steps[steps.len() % BIN..].chunks(BIN);
     Ok(bins.map(crate::stats::mean).collect())

@@ -13,7 +13,6 @@ pub mod report;
 pub mod stages;
 pub mod table;
 
-use fused_model::CausalLm;
 use std::path::{Path, PathBuf};
 
 use crate::cli::AblateArgs;
@@ -140,7 +139,7 @@ pub fn run(args: &AblateArgs) -> Result<(AblationReport, Vec<PathBuf>), BenchErr
         frontier,
         factorial,
         frames: assemble::frames(&frames, seed),
-        depths: assemble::depths(&depths, models.base().model.context(), seed),
+        depths: assemble::depths(&depths, seed),
     };
     let figures = single::ablated(&report)?;
     let mut files = vec![

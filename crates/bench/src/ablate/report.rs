@@ -208,7 +208,7 @@ pub struct FrameReport {
     pub call_times: Series,
 }
 
-/// Steps of a few sequences that grow together to the model's context, with one KV store.
+/// Steps of a few sequences that grow together to the model's context or 1,024 tokens, with one KV store.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DepthReport {
     /// Which store.

@@ -134,6 +134,7 @@ pub(crate) fn ablation_report() -> AblationReport {
         depths: ablation::depths(
             &[KvChoice::Static, KvChoice::Virtual].map(|kv_store| DepthData {
                 kv_store,
+                last: 512,
                 rounds: (0..ROUNDS)
                     .map(|_| {
                         (1..=15)
@@ -142,7 +143,6 @@ pub(crate) fn ablation_report() -> AblationReport {
                     })
                     .collect(),
             }),
-            512,
             1,
         ),
         not_measured: not_measured(),

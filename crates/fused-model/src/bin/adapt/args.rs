@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -61,9 +62,9 @@ pub(crate) struct Args {
     /// Tuning steps
     #[arg(long, value_name = "N", default_value_t = 2000)]
     steps: usize,
-    /// Tokens of a window in fitting, tuning and scoring [default: the model's context, at most 1,024]
+    /// Tokens of a window in fitting input rows, tuning and scoring [default: the model's context, at most 1,024]
     #[arg(long, value_name = "N")]
-    context: Option<usize>,
+    context: Option<NonZeroUsize>,
     /// Sequences in a step
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
@@ -217,8 +218,10 @@ impl Args {
     }
 
     /// Tokens of a window.
-    pub(crate) fn window(&self, model: &ModelConfig) -> usize {
-        self.context.unwrap_or(model.context().min(1024))
+    pub(crate) fn window(&self, model: &ModelConfig) -> NonZeroUsize {
+        const LONGEST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+        let context = NonZeroUsize::new(model.context()).unwrap_or(NonZeroUsize::MIN);
+        self.context.unwrap_or(context.min(LONGEST))
     }
 
     /// Settings of tuning for a model of this shape, `None` where nothing is tuned.
@@ -232,7 +235,7 @@ impl Args {
             scope,
             steps: self.steps,
             batch: self.batch,
-            tokens: self.window(model),
+            tokens: self.window(model).get(),
             peak_rate: self.rate,
             warmup: 100.min(self.steps / 10),
             dropout: self.dropout,

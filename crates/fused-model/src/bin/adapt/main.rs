@@ -199,7 +199,7 @@ fn apply(
         Fit::Inputs => {
             let settings = InputFit {
                 steps: args.fit_steps,
-                tokens: args.window(base.config()),
+                tokens: args.window(base.config()).get(),
                 threads: args.threads(),
                 ..InputFit::default()
             };
