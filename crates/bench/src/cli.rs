@@ -71,7 +71,7 @@ pub struct DiffArgs {
 /// Models, tokenizers and text.
 #[derive(Debug, Clone, Args)]
 pub struct Files {
-    /// Your base model: a Hugging Face GPT-2 directory with its tokenizer.json
+    /// Your base model: a Hugging Face directory of a GPT-2 or Llama with its tokenizer.json
     #[arg(long, value_name = "DIR", requires_all = ["tokenizer", "corpus"])]
     pub model: Option<PathBuf>,
     /// Your patched tokenizer: a directory that build-vocab wrote
@@ -203,7 +203,7 @@ pub struct ServeArgs {
 /// is not measured, and the report says so. That --base-tuned had the tuning that --adapted had is taken from you.
 #[derive(Debug, Clone, Args)]
 pub struct AblateArgs {
-    /// The base model: a Hugging Face GPT-2 directory with its tokenizer.json
+    /// The base model: a Hugging Face directory of a GPT-2 or Llama with its tokenizer.json
     #[arg(long, value_name = "DIR", requires = "domain")]
     pub base: Option<PathBuf>,
     /// The base model after the tuning that the adapted one got: the control

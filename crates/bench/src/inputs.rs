@@ -116,6 +116,7 @@ impl Subject {
     pub fn shape(&self) -> ModelShape {
         let config = self.params.config();
         ModelShape {
+            architecture: config.family(),
             vocab_size: config.vocab_size(),
             n_positions: config.context(),
             n_embd: config.width(),

@@ -27,7 +27,8 @@ fn head(report: &Report) -> Vec<String> {
         "Normal LLM (base tokenizer, static KV cache) against Fused LLM (patched tokenizer, virtual KV cache)"
             .to_owned(),
         format!(
-            "  model     GPT-2 architecture, {} layers, width {}, vocabulary {}, context {}; fused arm's model: {}",
+            "  model     {} architecture, {} layers, width {}, vocabulary {}, context {}; fused arm's model: {}",
+            shape.architecture,
             shape.n_layer,
             shape.n_embd,
             number(shape.vocab_size as f64, 0),

@@ -1,12 +1,11 @@
-//! Runs GPT-2 and Llama-family models on the CPU, and scores, adapts and trains GPT-2, with a choice of where keys and
-//! values live. It joins a patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and
+//! Runs, scores, adapts and trains GPT-2 and Llama-family models on the CPU, with a choice of where keys and values live. It joins a patched tokenizer ([`patchtok`]) and a virtual-memory KV cache ([`vattn`]) to one model, and
 //! keeps the alternatives beside them so that they can be compared. With feature `cuda` GPT-2 runs on a CUDA device too.
 //!
 //! You will meet these types and functions:
 //!
-//! * [`Params`], all weights of a GPT-2: drawn at random, read from or written to a Hugging Face directory;
-//! * [`load`](load()), which makes a model ready to run from a Hugging Face directory: a [`Gpt2`] or a [`Llama`], behind
-//!   [`CausalLm`];
+//! * [`Params`], all weights of a model, whose shape is a [`ModelConfig`]: drawn at random, read from or written to a Hugging
+//!   Face directory; [`Model`], a [`Gpt2`] or a [`Llama`] made from them;
+//! * [`load`](load()), which makes a model ready to run from a Hugging Face directory, behind [`CausalLm`];
 //! * [`kv::KvStore`], where it keeps keys and values: [`kv::StaticKv`] reserves every sequence's longest length,
 //!   [`kv::PagedKv`] hands out blocks, [`kv::VirtualKv`] maps memory behind contiguous addresses as sequences grow; each
 //!   keeps them in `f32` or, at half the bytes, in f16 ([`kv::KvType`]);

@@ -17,12 +17,13 @@ pub fn compared(report: &Report, figures: &[Single]) -> Result<Vec<u8>, BenchErr
     let mut page = Page::new("Normal LLM and Fused LLM");
     let (work, shape) = (&report.inputs.workload, &report.inputs.model_shape);
     page.text(&format!(
-        "The same {} texts ({} bytes of prompt, {} of reply) through a GPT-2 model ({} layers, width {}, vocabulary {}) with its own \
+        "The same {} texts ({} bytes of prompt, {} of reply) through a {} model ({} layers, width {}, vocabulary {}) with its own \
          tokenizer and a static KV cache (Normal), and with a patched tokenizer and a virtual KV cache (Fused), whose model is {}. \
          Changes have 95% confidence intervals; where one covers 0, no difference was shown.",
         work.texts,
         number(work.prompt_bytes as f64, 0),
         number(work.reply_bytes as f64, 0),
+        shape.architecture,
         shape.n_layer,
         shape.n_embd,
         number(shape.vocab_size as f64, 0),

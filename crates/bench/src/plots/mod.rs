@@ -134,13 +134,14 @@ fn workload_line(report: &Report) -> String {
     let (work, shape) = (&report.inputs.workload, &report.inputs.model_shape);
     let environment = &report.environment;
     format!(
-        "{} texts, {} B prompt + {} B reply each, batches of {}, {} rounds interleaved  |  GPT-2 architecture, \
+        "{} texts, {} B prompt + {} B reply each, batches of {}, {} rounds interleaved  |  {} architecture, \
          {} layers, width {}, vocabulary {}, context {}  |  {}, {} cores",
         work.texts,
         number(work.prompt_bytes as f64 / work.texts.max(1) as f64, 0),
         number(work.reply_bytes as f64 / work.texts.max(1) as f64, 0),
         work.batch,
         work.rounds,
+        shape.architecture,
         shape.n_layer,
         shape.n_embd,
         number(shape.vocab_size as f64, 0),

@@ -132,6 +132,8 @@ pub struct CorpusInput {
 /// Shape of a model.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct ModelShape {
+    /// Its architecture.
+    pub architecture: &'static str,
     /// Entries of the vocabulary.
     pub vocab_size: usize,
     /// Longest sequence in tokens.

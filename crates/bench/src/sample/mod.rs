@@ -196,6 +196,7 @@ fn inputs() -> Inputs {
         corpus: corpus("demo/corpus/manual-heldout.jsonl.gz"),
         out_of_domain: Some(corpus("demo/corpus/rust-heldout.jsonl.gz")),
         model_shape: ModelShape {
+            architecture: "GPT-2",
             vocab_size: 8_192,
             n_positions: 512,
             n_embd: 256,

@@ -44,6 +44,14 @@ impl ModelConfig {
         })
     }
 
+    /// Name of the family: `GPT-2` or `Llama`.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Self::Gpt2(_) => "GPT-2",
+            Self::Llama(_) => "Llama",
+        }
+    }
+
     /// Number of ids, V.
     pub fn vocab_size(&self) -> usize {
         match self {
